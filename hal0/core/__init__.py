@@ -1,0 +1,1 @@
+"""Decisions, pure and synchronous: functions of values, with time as an argument."""

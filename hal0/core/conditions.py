@@ -1,0 +1,173 @@
+"""The conditions of a slot: what is true of it, what is not, and why. docs/status.md lists every reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hal0.core.backoff import Attempt
+from hal0.core.facts import Known, Unknown
+from hal0.core.observed import Activity, ProbeResult, Service, SlotObservation
+from hal0.core.quantity import show_duration
+from hal0.core.schedule import Demand
+from hal0.core.spec import DesiredSlot
+from hal0.core.state import SlotState
+from hal0.core.steps import Action, Change
+
+
+class ConditionType(StrEnum):
+    """What a condition is about."""
+
+    ACCEPTED = "Accepted"
+    SYNCED = "Synced"
+    RUNNING = "Running"
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One statement about a slot. ``status`` is True, False, or None for unknown; ``reason`` is one CamelCase word."""
+
+    type: ConditionType
+    status: bool | None
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What, besides the observation, a status is derived from. ``change`` is the plan's for this slot.
+
+    ``wanted``: the slot should be up now. ``pulling``: its image is on the way. ``last_lines`` are the journal's.
+    """
+
+    change: Change | None = None
+    wanted: bool = True
+    pulling: bool = False
+    attempt: Attempt | None = None
+    demand: Demand | None = None
+    last_lines: tuple[str, ...] = ()
+    now: float = 0.0
+
+
+def conditions(slot: DesiredSlot, seen: SlotObservation, signs: Signs, state: SlotState) -> tuple[Condition, ...]:
+    """Return all six conditions of a slot, in the order of ``ConditionType``."""
+    ready = _ready(seen, signs, state)
+    stalled = _stalled(slot, seen, signs, state)
+    return (
+        _accepted(slot),
+        _synced(slot, seen, signs),
+        _running(seen),
+        ready,
+        _reconciling(slot, signs, state, ready=ready, stalled=stalled),
+        stalled,
+    )
+
+
+def _accepted(slot: DesiredSlot) -> Condition:
+    if slot.problems:
+        message = "; ".join(str(problem) for problem in slot.problems) + "; the last good spec stays in force"
+        return Condition(ConditionType.ACCEPTED, status=False, reason="InvalidManifest", message=message)
+    return Condition(ConditionType.ACCEPTED, status=True, reason="Valid")
+
+
+def _synced(slot: DesiredSlot, seen: SlotObservation, signs: Signs) -> Condition:
+    kind, change = ConditionType.SYNCED, signs.change
+    if slot.spec.suspend:
+        return Condition(kind, status=None, reason="Suspended", message="suspended: hal0 leaves this slot as it is")
+    if unknown := [fact.reason for fact in (seen.definition, seen.service) if isinstance(fact, Unknown)]:
+        return Condition(kind, status=None, reason="Unknown", message="; ".join(dict.fromkeys(unknown)))
+    if change is None:
+        return Condition(kind, status=True, reason="InSync", message=_overrides(seen))
+    message = "; ".join(str(reason) for reason in change.reasons)
+    if change.action is Action.REFUSE:
+        return Condition(kind, status=False, reason="Refused", message=message)
+    return Condition(kind, status=False, reason="Drifted" if change.is_drift else "ChangePending", message=message)
+
+
+def _overrides(seen: SlotObservation) -> str:
+    """Name the drop-ins of others: they are left alone, and never silently."""
+    service = _service(seen)
+    return (
+        f"operator's drop-ins in force: {', '.join(service.operator_dropins)}"
+        if service and service.operator_dropins
+        else ""
+    )
+
+
+def _running(seen: SlotObservation) -> Condition:
+    kind = ConditionType.RUNNING
+    if isinstance(seen.service, Unknown):
+        return Condition(kind, status=None, reason="Unknown", message=seen.service.reason)
+    service = seen.service.value
+    if service is None:
+        return Condition(kind, status=False, reason="Absent")
+    if service.activity is Activity.FAILED:
+        code = "" if service.exit_status is None else f", exit status {service.exit_status}"
+        return Condition(kind, status=False, reason="Failed", message=f"the service failed: {service.result}{code}")
+    return Condition(kind, status=service.activity is Activity.ACTIVE, reason=service.activity.value.capitalize())
+
+
+def _ready(seen: SlotObservation, signs: Signs, state: SlotState) -> Condition:
+    kind = ConditionType.READY
+    if isinstance(seen.service, Unknown):
+        return Condition(kind, status=None, reason="Unknown", message=seen.service.reason)
+    failing = isinstance(seen.probe, Known) and seen.probe.value is not ProbeResult.UP
+    if state.is_dispatchable:
+        return Condition(kind, status=not failing, reason="ProbeFailing" if failing else "ProbeUp")
+    if state is SlotState.PULLING:
+        return Condition(kind, status=False, reason="Pulling", message="its image is being pulled")
+    if state is SlotState.WARMING:
+        return Condition(kind, status=False, reason="Loading", message="the engine is loading its model")
+    if not signs.wanted:
+        return Condition(kind, status=False, reason="NotWanted")
+    word = "Error" if state is SlotState.ERROR else "NotRunning"
+    return Condition(kind, status=False, reason=word, message=_tail(signs).removeprefix("; "))
+
+
+def _reconciling(
+    slot: DesiredSlot, signs: Signs, state: SlotState, *, ready: Condition, stalled: Condition
+) -> Condition:
+    kind = ConditionType.RECONCILING
+    if slot.spec.suspend:
+        return Condition(kind, status=False, reason="Suspended")
+    if stalled.status:
+        return Condition(kind, status=False, reason=stalled.reason)
+    if signs.change is not None and not _is_left_alone(signs.change):
+        return Condition(kind, status=True, reason="ChangePending")
+    if signs.wanted and ready.status is not True and signs.change is None:
+        return Condition(kind, status=True, reason=state.value.capitalize())
+    return Condition(kind, status=False, reason="Settled")
+
+
+def _is_left_alone(change: Change) -> bool:
+    """Return whether the drift policy says to leave a change as it is."""
+    return change.action is Action.WAIT and any(reason.field == "drift policy" for reason in change.reasons)
+
+
+def _stalled(slot: DesiredSlot, seen: SlotObservation, signs: Signs, state: SlotState) -> Condition:
+    kind, change = ConditionType.STALLED, signs.change
+    if change is not None and change.action is Action.REFUSE:
+        message = "; ".join(str(reason) for reason in change.reasons)
+        word, colon, _ = change.reasons[0].field.partition(":")
+        word = word if colon and word.isalpha() else "Refused"
+        return Condition(kind, status=True, reason=word, message=message)
+    service = _service(seen)
+    if state is SlotState.ERROR and service and service.activity is Activity.ACTIVE:
+        late = f"not ready within {show_duration(slot.spec.start_deadline)}, or its probe fails"
+        return Condition(kind, status=True, reason="NotReady", message=late + _tail(signs))
+    attempt = signs.attempt
+    if attempt and attempt.is_stalled and state is not SlotState.WARMING:
+        why = attempt.error or "it does not stay up"
+        return Condition(kind, status=True, reason="CrashLoop", message=f"{attempt.count} starts: {why}{_tail(signs)}")
+    return Condition(kind, status=False, reason="Progressing")
+
+
+def _tail(signs: Signs) -> str:
+    return f"; last lines: {' | '.join(signs.last_lines)}" if signs.last_lines else ""
+
+
+def _service(seen: SlotObservation) -> Service | None:
+    return seen.service.value if isinstance(seen.service, Known) else None

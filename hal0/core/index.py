@@ -1,0 +1,102 @@
+"""Manifests by kind and name, and the names, aliases and ports that two of them claim at once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+from hal0.core.documents import ManifestError
+from hal0.core.schema import HostManifest, Manifest, ModelManifest, ProfileManifest, SlotManifest
+from hal0.core.validate import Located
+
+M = TypeVar("M", bound=Manifest)
+Claim: TypeAlias = tuple[Located[SlotManifest], tuple[str | int, ...]]
+
+
+@dataclass(frozen=True)
+class Index:
+    """Manifests that can be looked up. ``models`` holds aliases too; a profile may replace a seed of its name."""
+
+    slots: Mapping[str, Located[SlotManifest]]
+    models: Mapping[str, Located[ModelManifest]]
+    profiles: Mapping[str, Located[ProfileManifest]]
+    host: Located[HostManifest] | None
+    problems: tuple[ManifestError, ...]
+
+
+def index(manifests: Sequence[Located[Manifest]], seeds: Sequence[Located[Manifest]]) -> Index:
+    """Sort manifests by kind and name and name every clash, at each of its places."""
+    slots, slot_errors = _by_name(_only(SlotManifest, manifests))
+    models, model_errors = _by_name(_only(ModelManifest, manifests))
+    profiles, profile_errors = _by_name(_only(ProfileManifest, manifests))
+    seeded, _ = _by_name(_only(ProfileManifest, seeds))
+    hosts = _only(HostManifest, manifests)
+    host_errors = [host.error(f"a second Host: the first is {hosts[0].source}", "kind") for host in hosts[1:]]
+    known, alias_errors = _with_aliases(models)
+    clashes = [*_port_clashes(slots.values()), *_alias_clashes(slots)]
+    return Index(
+        slots,
+        known,
+        {**seeded, **profiles},
+        hosts[0] if hosts else None,
+        (*slot_errors, *model_errors, *profile_errors, *host_errors, *alias_errors, *clashes),
+    )
+
+
+def _only(kind: type[M], manifests: Iterable[Located[Manifest]]) -> list[Located[M]]:
+    return [Located(found.manifest, found.document) for found in manifests if isinstance(found.manifest, kind)]
+
+
+def _by_name(manifests: Sequence[Located[M]]) -> tuple[dict[str, Located[M]], list[ManifestError]]:
+    """Return manifests by name. A name that is declared twice is an error at both places."""
+    named: dict[str, list[Located[M]]] = defaultdict(list)
+    for located in manifests:
+        named[located.manifest.name].append(located)
+    errors = [
+        located.error(f"{located.manifest.kind} {name!r} is declared twice: also at {_others(located, places)}", "name")
+        for name, places in named.items()
+        for located in (places if len(places) > 1 else ())
+    ]
+    return {name: places[0] for name, places in named.items()}, errors
+
+
+def _with_aliases(
+    models: Mapping[str, Located[ModelManifest]],
+) -> tuple[dict[str, Located[ModelManifest]], list[ManifestError]]:
+    known, errors = dict(models), []
+    for model in models.values():
+        for position, alias in enumerate(model.manifest.aliases):
+            if known.setdefault(alias, model) is not model:
+                errors.append(model.error(f"{alias!r} is taken by {known[alias].source}", "aliases", position))
+    return known, errors
+
+
+def _port_clashes(slots: Iterable[Located[SlotManifest]]) -> Iterator[ManifestError]:
+    claims: dict[int, list[Claim]] = defaultdict(list)
+    for slot in slots:
+        if slot.manifest.port is not None:
+            claims[slot.manifest.port].append((slot, ("port",)))
+    for port, claimants in claims.items():
+        yield from _clash(f"port {port}", claimants)
+
+
+def _alias_clashes(slots: Mapping[str, Located[SlotManifest]]) -> Iterator[ManifestError]:
+    claims: dict[str, list[Claim]] = defaultdict(list)
+    for name, slot in slots.items():
+        claims[name].append((slot, ("name",)))
+        for position, alias in enumerate(slot.manifest.aliases):
+            claims[alias].append((slot, ("aliases", position)))
+    for alias, claimants in claims.items():
+        yield from _clash(repr(alias), claimants)
+
+
+def _clash(what: str, claims: Sequence[Claim]) -> Iterator[ManifestError]:
+    for slot, path in claims if len(claims) > 1 else ():
+        others = sorted({other.source for other, at in claims if (other, at) != (slot, path)})
+        yield slot.error(f"{what} is claimed twice: also at {', '.join(others)}", *path)
+
+
+def _others(located: Located[M], places: Sequence[Located[M]]) -> str:
+    return ", ".join(other.source for other in places if other is not located)

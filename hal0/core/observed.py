@@ -1,0 +1,121 @@
+"""What the host says now: the only truth about it. Adapters fill these values, the core reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hal0.core.facts import Fact, Known, Unknown
+
+
+class Activity(StrEnum):
+    """What the service manager is doing with a slot's service (systemd's ActiveState and SubState, condensed)."""
+
+    INACTIVE = "inactive"
+    ACTIVATING = "activating"
+    ACTIVE = "active"
+    DEACTIVATING = "deactivating"
+    RESTARTING = "restarting"  # SubState auto-restart: the signature of a crash loop
+    FAILED = "failed"
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the service runs or the manager is making it run."""
+        return self in {Activity.ACTIVATING, Activity.ACTIVE, Activity.RESTARTING}
+
+
+class ProbeResult(StrEnum):
+    """What the engine's health path answered."""
+
+    UP = "up"  # 200
+    LOADING = "loading"  # 503, or not yet listening
+    FAILING = "failing"  # any other answer, or no answer in time
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A slot's definition as it lies on disk: the drop-in, or the process runtime's file."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A slot's unit as the service manager has it loaded, or the supervised child process.
+
+    ``argv`` is ExecStart as loaded (empty when nothing is loaded). ``memory`` is in bytes.
+    ``operator_dropins`` are drop-ins of others: hal0 leaves them alone and names them.
+    """
+
+    activity: Activity
+    load: str = "loaded"
+    argv: tuple[str, ...] = ()
+    needs_reload: bool = False
+    fragment: str = ""
+    operator_dropins: tuple[str, ...] = ()
+    result: str = "success"
+    restarts: int = 0
+    exit_status: int | None = None
+    invocation: str = ""
+    pid: int | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What really runs for a slot: a container, or a child process.
+
+    ``command`` is the whole argv that created it. ``spec_hash`` is its ``hal0.spec`` label and ``slot`` its
+    ``hal0.slot`` label (empty: not hal0's). ``image`` is the image's id, not its tag.
+    """
+
+    id: str
+    running: bool
+    slot: str = ""
+    spec_hash: str = ""
+    image: str = ""
+    command: tuple[str, ...] = ()
+
+
+_NOT_PROBED = Unknown("not probed")
+_NOT_LOOKED_UP = Unknown("not looked up")
+
+
+@dataclass(frozen=True, slots=True)
+class SlotObservation:
+    """Everything observed of one slot.
+
+    ``image`` is the id of the local image that the slot's reference names now, ``model`` whether its file is there.
+    """
+
+    definition: Fact[Definition | None]
+    service: Fact[Service | None]
+    instance: Fact[Instance | None]
+    image: Fact[str | None]
+    probe: Fact[ProbeResult] = _NOT_PROBED
+    model: Fact[bool] = _NOT_LOOKED_UP
+
+
+ABSENT = SlotObservation(
+    definition=Known(None), service=Known(None), instance=Known(None), image=Unknown("not looked up")
+)
+
+
+def unobserved(reason: str) -> SlotObservation:
+    """Return the observation of a slot that nobody could look at."""
+    unknown = Unknown(reason)
+    return SlotObservation(definition=unknown, service=unknown, instance=unknown, image=unknown, probe=unknown)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The host at one moment. ``at`` is in seconds on the loop's clock."""
+
+    slots: Mapping[str, SlotObservation]
+    at: float = 0.0
+
+    def slot(self, name: str) -> SlotObservation:
+        """Return what was observed of a slot; a slot that was not looked at is unknown, never absent."""
+        return self.slots.get(name) or unobserved("not observed yet")

@@ -1,0 +1,217 @@
+"""Manifests to Desired: references checked, defaults made explicit, ports handed out, the last good spec kept.
+
+A slot whose manifests are wrong keeps the spec it had, marked with what is wrong; the others go on.
+"""
+
+from __future__ import annotations
+
+import math
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from hal0.core.documents import ManifestError
+from hal0.core.index import Index, index
+from hal0.core.launch import launch, qualified_image
+from hal0.core.render import Templates
+from hal0.core.schema import Device, HostManifest, Manifest, ModelManifest, ProfileManifest, SlotManifest
+from hal0.core.spec import Desired, DesiredSlot, HostFacts, HostSpec, SlotSpec
+from hal0.core.validate import Located, did_you_mean
+
+SEED_PROFILES: Mapping[Device, str] = {
+    Device.CPU: "llama-server-cpu",
+    Device.GPU_VULKAN: "llama-server-vulkan",
+    Device.GPU_ROCM: "llama-server-rocm",
+    Device.GPU_CUDA: "llama-server-cuda",
+}
+EMBEDDED_PROFILE = "embedded"
+
+
+def resolve(
+    manifests: Sequence[Located[Manifest]],
+    errors: Sequence[ManifestError],
+    *,
+    seeds: Sequence[Located[Manifest]],
+    facts: HostFacts,
+    templates: Templates,
+    last_good: Mapping[str, SlotSpec] | None = None,
+) -> Desired:
+    """Return what the manifests ask for.
+
+    ``errors`` are those that reading the files already found. ``last_good`` holds the spec of every slot that
+    hal0 owns: it keeps the slots of broken manifests as they are, and gives each slot the port it had.
+    """
+    last_good = last_good or {}
+    known = index(manifests, seeds)
+    host = _host(known.host.manifest if known.host else None, facts)
+    specs, problems = _specs(known, facts, host)
+    problems = [*errors, *known.problems, *problems]
+    blamed = {error.name for error in problems if error.kind == "Slot"}
+    good = {name: spec for name, spec in specs.items() if name not in blamed}
+    # A broken file may be where a missing slot has moved to: nothing is removed while anything is wrong.
+    kept = {name: spec for name, spec in last_good.items() if problems and name not in good}
+    ported, port_errors = _with_ports({**good, **kept}, last_good, host)
+    problems = [*problems, *(known.slots[name].error(text, "port") for name, text in port_errors.items())]
+    return Desired(
+        slots={
+            name: desired_slot(spec, facts, host, templates, _about(spec, problems) if name in kept else ())
+            for name, spec in sorted(ported.items())
+        },
+        host=host,
+        models={name: model.manifest.name for name, model in known.models.items()},
+        problems=tuple(sorted(problems, key=lambda error: (error.file, error.line, error.key))),
+    )
+
+
+def _host(manifest: HostManifest | None, facts: HostFacts) -> HostSpec:
+    manifest = manifest or HostManifest(kind="Host")
+    return HostSpec(
+        listen=manifest.listen,
+        model_dir=posixpath.normpath(posixpath.join(facts.model_dir, manifest.model_dir or "")),
+        ports=manifest.port_range,
+        image_registry=manifest.image_registry or "",
+        resync=manifest.resync,
+    )
+
+
+def _specs(known: Index, facts: HostFacts, host: HostSpec) -> tuple[dict[str, SlotSpec], list[ManifestError]]:
+    """Return the spec of every slot whose references hold, and an error for each that doesn't."""
+    specs: dict[str, SlotSpec] = {}
+    problems: list[ManifestError] = []
+    for name, slot in known.slots.items():
+        model, profile, errors = _references(slot, known, facts)
+        if model and profile:
+            specs[name] = _spec(slot, model.manifest, profile.manifest, facts, host)
+        problems += errors
+    return specs, problems
+
+
+def _references(
+    slot: Located[SlotManifest], known: Index, facts: HostFacts
+) -> tuple[Located[ModelManifest] | None, Located[ProfileManifest] | None, list[ManifestError]]:
+    errors = []
+    model = known.models.get(slot.manifest.model)
+    if model is None:
+        hint = did_you_mean(slot.manifest.model, known.models) or "add a manifest of kind Model"
+        errors.append(slot.error(f"no Model {slot.manifest.model!r}", "model", hint=hint))
+    wanted = slot.manifest.profile or _default_profile(slot.manifest.device, facts)
+    profile = known.profiles.get(wanted)
+    if profile is None:
+        errors.append(_no_profile(slot, wanted, known))
+    elif lack := _lack(profile.manifest, facts):
+        errors.append(slot.error(f"profile {wanted!r} {lack}", "profile"))
+        profile = None
+    return model, profile, errors
+
+
+def _default_profile(device: Device, facts: HostFacts) -> str:
+    if facts.runtime == "process" and device is Device.CPU:
+        return EMBEDDED_PROFILE
+    return SEED_PROFILES.get(device, "")
+
+
+def _no_profile(slot: Located[SlotManifest], wanted: str, known: Index) -> ManifestError:
+    if not wanted:
+        message = f"device {slot.manifest.device.value} has no seed profile"
+        return slot.error(message, "device", hint="name a profile of your own")
+    hint = did_you_mean(wanted, known.profiles) or "known: " + ", ".join(sorted(known.profiles))
+    return slot.error(f"no Profile {wanted!r}", "profile", hint=hint)
+
+
+def _lack(profile: ProfileManifest, facts: HostFacts) -> str:
+    """Return what a profile lacks for the runtime; empty where nothing."""
+    if facts.runtime == "systemd" and not profile.image:
+        return "has no image, which the systemd runtime needs"
+    if facts.runtime == "process" and not profile.command:
+        return "has no command, which the process runtime needs"
+    return ""
+
+
+def _spec(
+    slot: Located[SlotManifest],
+    model: ModelManifest,
+    profile: ProfileManifest,
+    facts: HostFacts,
+    host: HostSpec,
+) -> SlotSpec:
+    own = slot.manifest
+    image = qualified_image(profile.image, host.image_registry) if profile.image else ""
+    return SlotSpec(
+        name=own.name,
+        type=own.type,
+        model=model.name,
+        model_path=posixpath.normpath(posixpath.join(host.model_dir, model.path)),
+        profile=profile.name,
+        engine=profile.engine,
+        device=own.device,
+        run=own.run,
+        port=own.port or 0,
+        context_size=own.context_size or model.context_size,
+        aliases=tuple(own.aliases),
+        idle_timeout=own.idle_timeout,
+        env={**profile.env, **own.env},
+        args=(*profile.args, *own.args),
+        memory=own.limits.memory,
+        cpus=own.limits.cpus,
+        threads=max(1, math.floor(min(own.limits.cpus or facts.cpus, facts.cpus))),
+        defaults={**model.defaults, **own.defaults},
+        suspend=own.suspend,
+        drift=own.drift,
+        image=image if facts.runtime == "systemd" else "",
+        entrypoint=profile.entrypoint or "",
+        command=tuple(word.replace("{python}", facts.python) for word in profile.command),
+        devices=tuple(profile.devices),
+        groups=_groups(profile.groups, facts),
+        mounts=tuple(profile.mounts),
+        container_port=profile.port,
+        probe=profile.probe,
+        start_deadline=profile.start_deadline,
+        stop_timeout=profile.stop_timeout,
+        source=slot.source,
+    )
+
+
+def _groups(names: Sequence[str], facts: HostFacts) -> tuple[str, ...]:
+    """Return groups as podman on this host takes them: ids, since a container's names are its own."""
+    if names and facts.rootless:
+        return ("keep-groups",)
+    return tuple(str(facts.groups.get(name, name)) for name in names if name in facts.groups or name.isdigit())
+
+
+def _about(spec: SlotSpec, problems: Sequence[ManifestError]) -> tuple[ManifestError, ...]:
+    """Return the errors that keep a slot from its manifest: its own, else its file's, else all."""
+    own = [error for error in problems if error.kind == "Slot" and error.name == spec.name]
+    of_file = [error for error in problems if error.file == spec.source_file]
+    return tuple(own or of_file or problems)
+
+
+def _with_ports(
+    specs: Mapping[str, SlotSpec], last_good: Mapping[str, SlotSpec], host: HostSpec
+) -> tuple[dict[str, SlotSpec], dict[str, str]]:
+    """Give every slot a port: its own, the one it had, or the next free one. Returns the slots left without, too."""
+    taken = {spec.port for spec in specs.values() if spec.port}
+    free = [port for port in range(host.ports[0], host.ports[1] + 1) if port not in taken]
+    placed: dict[str, SlotSpec] = {}
+    failed: dict[str, str] = {}
+    for name, spec in sorted(specs.items(), key=lambda item: (item[0] not in last_good, item[0])):
+        had = last_good[name].port if name in last_good else 0
+        port = spec.port or (had if had in free else next(iter(free), 0))
+        if port in free:
+            free.remove(port)
+        if port:
+            placed[name] = replace(spec, port=port)
+        else:
+            failed[name] = "no free port in {}-{}: widen slot_ports of the Host manifest".format(*host.ports)
+    return placed, failed
+
+
+def desired_slot(
+    spec: SlotSpec,
+    facts: HostFacts,
+    host: HostSpec,
+    templates: Templates,
+    problems: tuple[ManifestError, ...] = (),
+) -> DesiredSlot:
+    """Return a resolved slot with its command line and its definition."""
+    started = launch(spec, facts.runtime, model_dir=host.model_dir)
+    return DesiredSlot(spec, started, templates.render(spec, started, facts.runtime), problems)

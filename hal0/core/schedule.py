@@ -1,0 +1,53 @@
+"""Which slots should be up now, and why. The one place that turns run policies and demand into a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hal0.core.quantity import show_duration
+from hal0.core.schema import RunPolicy
+from hal0.core.spec import Desired, SlotSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What requests want of a slot. ``last_used`` is in seconds on the loop's clock."""
+
+    last_used: float
+    in_flight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a slot should be up, and the rule that says so."""
+
+    up: bool
+    why: str
+
+
+def placement(desired: Desired, demand: Mapping[str, Demand], now: float) -> dict[str, Verdict]:
+    """Return the verdict for every desired slot."""
+    return {name: _verdict(slot.spec, demand.get(name), now) for name, slot in desired.slots.items()}
+
+
+def next_deadline(desired: Desired, demand: Mapping[str, Demand], now: float) -> float | None:
+    """Return when a verdict may change by time alone, or None."""
+    ends = [
+        use.last_used + desired.slots[name].spec.idle_timeout
+        for name, use in demand.items()
+        if name in desired.slots and desired.slots[name].spec.run is RunPolicy.ON_DEMAND and not use.in_flight
+    ]
+    return min((end for end in ends if end > now), default=None)
+
+
+def _verdict(spec: SlotSpec, use: Demand | None, now: float) -> Verdict:
+    if spec.run is RunPolicy.ALWAYS:
+        return Verdict(up=True, why="run: always")
+    if spec.run is RunPolicy.NEVER:
+        return Verdict(up=False, why="run: never")
+    if use and use.in_flight:
+        return Verdict(up=True, why=f"on demand: {use.in_flight} requests in flight")
+    if use and now - use.last_used < spec.idle_timeout:
+        return Verdict(up=True, why=f"on demand: used {show_duration(now - use.last_used)} ago")
+    return Verdict(up=False, why="on demand: no request wants it")

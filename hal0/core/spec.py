@@ -1,0 +1,147 @@
+"""Desired: what the manifests ask for, with every default made explicit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from hal0.core.definition import digest
+from hal0.core.documents import ManifestError
+from hal0.core.schema import Device, DriftPolicy, Engine, RunPolicy, SlotType
+
+RuntimeName: TypeAlias = Literal["systemd", "process"]
+
+UNIT_PREFIX = "hal0-slot@"
+CONTAINER_PREFIX = "hal0-slot-"
+LABEL_SLOT = "hal0.slot"
+LABEL_SPEC = "hal0.spec"
+
+
+def unit_name(slot: str) -> str:
+    """Return the systemd unit of a slot."""
+    return f"{UNIT_PREFIX}{slot}.service"
+
+
+def container_name(slot: str) -> str:
+    """Return the container of a slot."""
+    return f"{CONTAINER_PREFIX}{slot}"
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What resolving needs to know of the machine.
+
+    ``cpus`` is what this process may really use. ``groups`` maps the host's group names to their ids: a container
+    has its own names. ``rootless`` podman can only hand on the groups that its user is in.
+    """
+
+    runtime: RuntimeName
+    cpus: float
+    python: str
+    model_dir: str
+    groups: Mapping[str, int] = field(default_factory=dict)
+    rootless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """The Host manifest, resolved. ``resync`` is in seconds, ``ports`` is first and last, both included."""
+
+    listen: str = "127.0.0.1:8080"
+    model_dir: str = ""
+    ports: tuple[int, int] = (8081, 8099)
+    image_registry: str = ""
+    resync: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSpec:
+    """One slot, resolved: its manifest, its model and its profile in one value.
+
+    Sizes are bytes, durations seconds, ``context_size`` tokens. ``source`` is the manifest's ``file:line``.
+    ``image`` is empty in the process runtime.
+    """
+
+    name: str
+    type: SlotType
+    model: str
+    model_path: str
+    profile: str
+    engine: Engine
+    device: Device
+    run: RunPolicy
+    port: int
+    context_size: int | None
+    aliases: tuple[str, ...]
+    idle_timeout: float
+    env: Mapping[str, str]
+    args: tuple[str, ...]
+    memory: int | None
+    cpus: float | None
+    threads: int
+    defaults: Mapping[str, Any]
+    suspend: bool
+    drift: DriftPolicy
+    image: str
+    entrypoint: str
+    command: tuple[str, ...]
+    devices: tuple[str, ...]
+    groups: tuple[str, ...]
+    mounts: tuple[str, ...]
+    container_port: int
+    probe: str
+    start_deadline: float
+    stop_timeout: float
+    source: str
+
+    @property
+    def source_file(self) -> str:
+        """The manifest's file, without the line."""
+        return self.source.rpartition(":")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What is executed for a slot. ``spec_hash`` covers all of it: another hash means another container."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    spec_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredSlot:
+    """A slot that should exist. ``body`` is its definition file without the mark.
+
+    ``problems`` is not empty where the manifests are broken and ``spec`` is the last good one.
+    """
+
+    spec: SlotSpec
+    launch: Launch
+    body: str
+    problems: tuple[ManifestError, ...] = ()
+
+    @property
+    def spec_hash(self) -> str:
+        """Hash of what is executed."""
+        return self.launch.spec_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """All manifests resolved. ``generation`` grows when the content changes, ``revision`` is the git commit."""
+
+    slots: Mapping[str, DesiredSlot]
+    host: HostSpec = field(default_factory=HostSpec)
+    models: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 0
+    revision: str = ""
+    problems: tuple[ManifestError, ...] = ()
+
+    @property
+    def content(self) -> str:
+        """Digest of everything that makes a generation: equal content is the same generation."""
+        parts = [[repr(slot.spec), slot.body] for _, slot in sorted(self.slots.items())]
+        return digest(json.dumps([parts, repr(self.host)]))

@@ -1,0 +1,56 @@
+"""SlotState: the legal edges as a table, and the shortest legal way from one state to another."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import cache
+
+
+class SlotState(StrEnum):
+    """Where a slot is in its life. Also the value on the wire."""
+
+    OFFLINE = "offline"
+    PULLING = "pulling"
+    STARTING = "starting"
+    WARMING = "warming"
+    READY = "ready"
+    SERVING = "serving"
+    IDLE = "idle"
+    UNLOADING = "unloading"
+    ERROR = "error"
+
+    @property
+    def is_dispatchable(self) -> bool:
+        """Whether a request may be sent to the slot."""
+        return self in {SlotState.READY, SlotState.SERVING, SlotState.IDLE}
+
+
+_S = SlotState
+EDGES: Mapping[SlotState, frozenset[SlotState]] = {
+    _S.OFFLINE: frozenset({_S.PULLING, _S.STARTING, _S.ERROR}),
+    _S.PULLING: frozenset({_S.STARTING, _S.OFFLINE, _S.ERROR}),
+    _S.STARTING: frozenset({_S.WARMING, _S.UNLOADING, _S.ERROR}),
+    _S.WARMING: frozenset({_S.READY, _S.UNLOADING, _S.ERROR}),
+    _S.READY: frozenset({_S.SERVING, _S.IDLE, _S.UNLOADING, _S.ERROR}),
+    _S.SERVING: frozenset({_S.READY, _S.UNLOADING, _S.ERROR}),
+    _S.IDLE: frozenset({_S.SERVING, _S.UNLOADING, _S.ERROR}),
+    _S.UNLOADING: frozenset({_S.OFFLINE, _S.ERROR}),
+    _S.ERROR: frozenset({_S.OFFLINE, _S.PULLING, _S.STARTING, _S.UNLOADING}),
+}
+
+
+@cache
+def way(start: SlotState, end: SlotState) -> tuple[SlotState, ...]:
+    """Return the states passed from ``start`` (left out) to ``end`` along legal edges: the shortest way.
+
+    An observation may come late and miss a state; the views still see every step of the life it went through.
+    """
+    ways: deque[tuple[SlotState, ...]] = deque([(start,)])
+    while ways:
+        path = ways.popleft()
+        if path[-1] is end:
+            return path[1:]
+        ways.extend((*path, state) for state in sorted(EDGES[path[-1]]) if state not in path)
+    raise AssertionError(f"no way from {start} to {end}")  # the table is connected: a test holds it

@@ -1,0 +1,165 @@
+"""The status of a slot: derived from what is observed, by one pure function. docs/status.md is its contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hal0.core.conditions import Condition, ConditionType, Signs, conditions
+from hal0.core.definition import split
+from hal0.core.documents import ManifestError
+from hal0.core.facts import Known, Unknown
+from hal0.core.observed import Activity, Instance, ProbeResult, Service, SlotObservation
+from hal0.core.schema import RunPolicy
+from hal0.core.spec import DesiredSlot, SlotSpec
+from hal0.core.state import SlotState
+from hal0.core.steps import Plan
+
+PROBE_PATIENCE = 3
+"""Probes in a row that must fail before a slot that was ready is called an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStatus:
+    """Everything a view says of a slot. ``since`` is on the loop's clock, ``failures`` are failed probes in a row."""
+
+    name: str
+    state: SlotState
+    since: float
+    conditions: tuple[Condition, ...]
+    spec: SlotSpec
+    spec_hash: str = ""
+    generation: int = 0
+    service: Service | None = None
+    instance: Instance | None = None
+    drift: tuple[str, ...] = ()
+    failures: int = 0
+
+    def condition(self, kind: ConditionType) -> Condition:
+        """Return one of the conditions; all of them are always there."""
+        return next(condition for condition in self.conditions if condition.type is kind)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests may be sent."""
+        return self.condition(ConditionType.READY).status is True
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether waiting longer is of no use: as declared and ready (or meant to be down), or in need of a person."""
+        if self.condition(ConditionType.STALLED).status or self.spec.suspend:
+            return True
+        return self.condition(ConditionType.RECONCILING).status is False
+
+    @property
+    def message(self) -> str:
+        """The most telling sentence about the slot: what is wrong first."""
+        order = (ConditionType.STALLED, ConditionType.ACCEPTED, ConditionType.SYNCED, ConditionType.READY)
+        for kind in order:
+            condition = self.condition(kind)
+            wrong = condition.status if kind is ConditionType.STALLED else condition.status is not True
+            if wrong and condition.message:
+                return condition.message
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The immutable picture that every view reads. ``at`` is on the loop's clock, ``wall`` seconds since the epoch."""
+
+    slots: Mapping[str, SlotStatus] = field(default_factory=dict)
+    plan: Plan = field(default_factory=Plan)
+    problems: tuple[ManifestError, ...] = ()
+    models: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 0
+    revision: str = ""
+    runtime: str = ""
+    root: str = ""
+    at: float = 0.0
+    wall: float = 0.0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether at least one look at the host went into this picture."""
+        return self.at > 0
+
+
+def status(slot: DesiredSlot, seen: SlotObservation, signs: Signs, before: SlotStatus | None) -> SlotStatus:
+    """Return the status of a slot that follows on ``before``."""
+    failures = _failures(seen, before)
+    state = _state(slot.spec, seen, signs, before, failures)
+    since = before.since if before and before.state is state else signs.now
+    return SlotStatus(
+        name=slot.spec.name,
+        state=state,
+        since=since,
+        conditions=conditions(slot, seen, signs, state),
+        spec=slot.spec,
+        spec_hash=slot.spec_hash,
+        generation=_applied_generation(seen),
+        service=seen.service.value if isinstance(seen.service, Known) else None,
+        instance=seen.instance.value if isinstance(seen.instance, Known) else None,
+        drift=tuple(str(reason) for reason in signs.change.reasons if reason.drift) if signs.change else (),
+        failures=failures,
+    )
+
+
+def _applied_generation(seen: SlotObservation) -> int:
+    """Return the generation of the definition that lies on disk; 0 where there is none of ours."""
+    definition = seen.definition.value if isinstance(seen.definition, Known) else None
+    mark = split(definition.text)[1] if definition else None
+    return mark.generation if mark else 0
+
+
+def _failures(seen: SlotObservation, before: SlotStatus | None) -> int:
+    if isinstance(seen.probe, Unknown):
+        return before.failures if before else 0
+    return 0 if seen.probe.value is ProbeResult.UP else (before.failures if before else 0) + 1
+
+
+def _state(spec: SlotSpec, seen: SlotObservation, signs: Signs, before: SlotStatus | None, failures: int) -> SlotState:
+    if isinstance(seen.service, Unknown):
+        return before.state if before else SlotState.OFFLINE
+    activity = seen.service.value.activity if seen.service.value else Activity.INACTIVE
+    match activity:
+        case Activity.ACTIVE:
+            return _state_of_active(spec, seen, signs, before, failures)
+        case Activity.ACTIVATING | Activity.RESTARTING:
+            return SlotState.STARTING
+        case Activity.DEACTIVATING:
+            return SlotState.UNLOADING
+        case Activity.FAILED:
+            return SlotState.PULLING if signs.pulling else SlotState.ERROR
+    if signs.pulling:
+        return SlotState.PULLING
+    failed = signs.wanted and signs.attempt is not None and bool(signs.attempt.error)
+    return SlotState.ERROR if failed else SlotState.OFFLINE
+
+
+def _state_of_active(
+    spec: SlotSpec, seen: SlotObservation, signs: Signs, before: SlotStatus | None, failures: int
+) -> SlotState:
+    if isinstance(seen.probe, Known) and seen.probe.value is ProbeResult.UP:
+        return _state_of_ready(spec, signs)
+    if before is None:
+        return SlotState.WARMING
+    if before.state.is_dispatchable:
+        return _state_of_ready(spec, signs) if failures < PROBE_PATIENCE else SlotState.ERROR
+    if before.state is SlotState.ERROR and _is_same_run(seen, before):
+        return SlotState.ERROR
+    is_late = before.state is SlotState.WARMING and signs.now - before.since > spec.start_deadline
+    return SlotState.ERROR if is_late else SlotState.WARMING
+
+
+def _is_same_run(seen: SlotObservation, before: SlotStatus) -> bool:
+    now = seen.service.value if isinstance(seen.service, Known) else None
+    return now is not None and before.service is not None and now.invocation == before.service.invocation
+
+
+def _state_of_ready(spec: SlotSpec, signs: Signs) -> SlotState:
+    use = signs.demand
+    if use and use.in_flight:
+        return SlotState.SERVING
+    if use and spec.run is RunPolicy.ON_DEMAND and signs.now - use.last_used >= spec.idle_timeout:
+        return SlotState.IDLE
+    return SlotState.READY

@@ -1,0 +1,145 @@
+"""A plan as a value: what changes and why, and the ordered steps that carry it out."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+
+class Action(StrEnum):
+    """What a plan does to a slot."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+    RESTART = "restart"
+    WAIT = "wait"
+    REFUSE = "refuse"
+
+    @property
+    def symbol(self) -> str:
+        """The sign in a printed plan."""
+        return {"create": "+", "update": "~", "delete": "-", "restart": "!", "wait": "?", "refuse": "x"}[self.value]
+
+
+class StepKind(IntEnum):
+    """The kinds of steps, in the order in which a plan runs them."""
+
+    PULL = 1
+    STOP = 2
+    WRITE = 3
+    REMOVE = 4
+    RELOAD = 5
+    RESET_FAILED = 6
+    START = 7
+    FORGET = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One act on the host. ``payload`` is a pull's image or a write's text; ``slot`` is empty for a reload."""
+
+    kind: StepKind
+    slot: str = ""
+    payload: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something changes. ``drift``: it was changed outside hal0, not by a manifest."""
+
+    field: str
+    before: str
+    after: str
+    drift: bool = False
+
+    def __str__(self) -> str:
+        """``field: before -> after``."""
+        return f"{self.field}: {self.before} -> {self.after}" if self.before or self.after else self.field
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a plan does to one slot. ``path``, ``before`` and ``after`` are its definition file's."""
+
+    slot: str
+    action: Action
+    reasons: tuple[Reason, ...]
+    steps: tuple[Step, ...] = ()
+    path: str = ""
+    before: str | None = None
+    after: str | None = None
+
+    @property
+    def is_drift(self) -> bool:
+        """Whether all of it was caused outside hal0."""
+        return bool(self.reasons) and all(reason.drift for reason in self.reasons)
+
+    def diff(self) -> str:
+        """Return the unified diff of the definition file; empty where it stays."""
+        if self.before == self.after:
+            return ""
+        lines = difflib.unified_diff(
+            (self.before or "").splitlines(keepends=True),
+            (self.after or "").splitlines(keepends=True),
+            self.path if self.before is not None else "/dev/null",
+            self.path if self.after is not None else "/dev/null",
+        )
+        return "".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything to do now. An empty plan means that the host is what the manifests say."""
+
+    changes: tuple[Change, ...] = ()
+    generation: int = 0
+    revision: str = ""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All steps in their order, with one reload for all."""
+        own = sorted((step for change in self.changes for step in change.steps), key=lambda step: step.kind)
+        reloads = [step for step in own if step.kind is StepKind.RELOAD][:1]
+        before = [step for step in own if step.kind < StepKind.RELOAD]
+        after = [step for step in own if step.kind > StepKind.RELOAD]
+        return (*before, *(Step(StepKind.RELOAD) for _ in reloads), *after)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to change and nothing refused or waited for."""
+        return not self.changes
+
+    def change(self, slot: str) -> Change | None:
+        """Return what happens to one slot."""
+        return next((change for change in self.changes if change.slot == slot), None)
+
+    def counts(self) -> Counter[Action]:
+        """Return how many slots each action touches."""
+        return Counter(change.action for change in self.changes)
+
+    def summary(self) -> str:
+        """Return the closing line of a printed plan."""
+        counts = self.counts()
+        changed = counts[Action.UPDATE] + counts[Action.RESTART]
+        text = f"Plan: {counts[Action.CREATE]} to create, {changed} to change, {counts[Action.DELETE]} to delete"
+        extra = [f"{counts[action]} {word}" for action, word in _EXTRAS if counts[action]]
+        return ", ".join([text, *extra]) + "."
+
+
+_EXTRAS = ((Action.WAIT, "waiting"), (Action.REFUSE, "refused"))
+
+
+def faults(plan: Plan) -> Iterator[str]:
+    """Yield what would be a mistake of the planner: a file changed without a reload, a start before its write."""
+    for change in plan.changes:
+        kinds = [step.kind for step in change.steps]
+        if kinds != sorted(kinds):
+            yield f"{change.slot}: steps out of order: {kinds}"
+        if {StepKind.WRITE, StepKind.REMOVE} & set(kinds) and StepKind.RELOAD not in kinds:
+            yield f"{change.slot}: a definition changes without a reload"
+        if change.action in {Action.WAIT, Action.REFUSE} and kinds:
+            yield f"{change.slot}: {change.action} with steps"

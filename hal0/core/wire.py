@@ -1,0 +1,130 @@
+"""Values as JSON: the one shape that the API, ``--json`` and the CLI's own tables share. Versioned."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from hal0.core.documents import ManifestError
+from hal0.core.spec import unit_name
+from hal0.core.status import SlotStatus, Snapshot
+from hal0.core.steps import Change, Plan, Reason
+
+VERSION = 1
+Json: TypeAlias = dict[str, Any]
+
+
+def snapshot_json(snapshot: Snapshot, *, now: float) -> Json:
+    """Return the whole picture. ``now`` is on the loop's clock: ages are in seconds."""
+    return {
+        "version": VERSION,
+        "generation": snapshot.generation,
+        "revision": snapshot.revision,
+        "runtime": snapshot.runtime,
+        "root": snapshot.root,
+        "observed_at": snapshot.wall,
+        "observe_age_seconds": round(now - snapshot.at, 3),
+        "problems": [problem_json(problem) for problem in snapshot.problems],
+        "plan": plan_json(snapshot.plan),
+        "slots": [slot_json(slot, now=now) for slot in snapshot.slots.values()],
+    }
+
+
+def slot_json(slot: SlotStatus, *, now: float) -> Json:
+    """Return one slot as a list shows it."""
+    service = slot.service
+    return {
+        "name": slot.name,
+        "state": slot.state.value,
+        "since_seconds": round(now - slot.since, 1),
+        "ready": slot.is_ready,
+        "type": slot.spec.type.value,
+        "model": slot.spec.model,
+        "aliases": list(slot.spec.aliases),
+        "profile": slot.spec.profile,
+        "device": slot.spec.device.value,
+        "run": slot.spec.run.value,
+        "port": slot.spec.port,
+        "context_size": slot.spec.context_size,
+        "message": slot.message,
+        "drift": list(slot.drift),
+        "spec_hash": slot.spec_hash,
+        "applied_generation": slot.generation,
+        "restarts": service.restarts if service else 0,
+        "memory_bytes": service.memory if service else None,
+        "conditions": [
+            {"type": item.type.value, "status": item.status, "reason": item.reason, "message": item.message}
+            for item in slot.conditions
+        ],
+    }
+
+
+def slot_detail_json(slot: SlotStatus, *, now: float, transitions: list[Json]) -> Json:
+    """Return one slot with everything that is known of it; ``transitions`` newest first."""
+    service, instance = slot.service, slot.instance
+    return slot_json(slot, now=now) | {
+        "version": VERSION,
+        "source": slot.spec.source,
+        "image": slot.spec.image,
+        "unit": unit_name(slot.name) if slot.spec.image else "",
+        "operator_dropins": list(service.operator_dropins) if service else [],
+        "service": service
+        and {
+            "activity": service.activity.value,
+            "result": service.result,
+            "pid": service.pid,
+            "exit_status": service.exit_status,
+            "invocation": service.invocation,
+        },
+        "instance": instance
+        and {
+            "id": instance.id,
+            "running": instance.running,
+            "image": instance.image,
+            "spec_hash": instance.spec_hash,
+            "command": list(instance.command),
+        },
+        "transitions": transitions,
+    }
+
+
+def plan_json(plan: Plan) -> Json:
+    """Return a plan with its reasons and diffs."""
+    return {
+        "version": VERSION,
+        "generation": plan.generation,
+        "revision": plan.revision,
+        "changes": [change_json(change) for change in plan.changes],
+        "summary": plan.summary(),
+    }
+
+
+def change_json(change: Change) -> Json:
+    """Return one change. ``drift``: all of it happened outside hal0."""
+    return {
+        "slot": change.slot,
+        "action": change.action.value,
+        "symbol": change.action.symbol,
+        "drift": change.is_drift,
+        "reasons": [reason_json(reason) for reason in change.reasons],
+        "steps": [step.kind.name.lower() for step in change.steps],
+        "diff": change.diff(),
+    }
+
+
+def reason_json(reason: Reason) -> Json:
+    """Return one reason: a field with what it was and what it becomes."""
+    return {"field": reason.field, "before": reason.before, "after": reason.after, "drift": reason.drift}
+
+
+def problem_json(problem: ManifestError) -> Json:
+    """Return one thing that is wrong with the manifests; ``text`` is the whole of it, as editors read it."""
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "key": problem.key,
+        "message": problem.message,
+        "hint": problem.hint,
+        "kind": problem.kind,
+        "name": problem.name,
+        "text": str(problem),
+    }
