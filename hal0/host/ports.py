@@ -1,0 +1,91 @@
+"""What the loop needs from the host. Adapters implement these Protocols; tests put in-memory fakes in their place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from hal0.core.observed import ProbeResult, SlotObservation
+
+EVERYTHING = "*"
+"""The event that says: look at every slot."""
+MANIFESTS = "@manifests"
+"""The event that says: read the manifest root again, and look at every slot."""
+
+
+class Runtime(Protocol):
+    """Runs slots: systemd with podman, or supervised child processes.
+
+    Every method has its own deadline and raises ``HostUnreachable`` when the service manager does not answer and
+    ``StepFailed`` when it answered no. ``observe`` never raises for a source that is down: the facts that came
+    from it are ``Unknown``.
+    """
+
+    name: str
+
+    async def observe(
+        self, images: Mapping[str, str], *, only: frozenset[str] | None = None
+    ) -> dict[str, SlotObservation]:
+        """Look at the slots of ``images`` (slot name to image reference) and at any other that the host has.
+
+        With ``only``, look at those names alone. A named slot that the host does not have is observed as absent.
+        ``probe`` is left unknown: it is another port's fact.
+        """
+
+    async def write(self, slot: str, text: str) -> None:
+        """Put a slot's definition in place, atomically."""
+
+    async def remove(self, slot: str) -> None:
+        """Remove a slot's definition; nothing to remove is not an error."""
+
+    async def reload(self) -> None:
+        """Make the service manager read the definitions again."""
+
+    async def reset_failed(self, slot: str) -> None:
+        """Clear a failed state and the start limit, so that a start is not refused."""
+
+    async def start(self, slot: str) -> None:
+        """Start the service and wait until the manager says it started (not until the model is loaded)."""
+
+    async def stop(self, slot: str) -> None:
+        """Stop the service and wait until it is gone; a stopped one is left as it is."""
+
+    async def pull(self, image: str) -> None:
+        """Fetch an image. May take minutes: the caller runs it beside the loop."""
+
+    async def logs(self, slot: str, *, lines: int) -> list[str]:
+        """Return the last lines that the slot's service wrote."""
+
+    def follow(self, slot: str) -> AsyncIterator[str]:
+        """Yield lines as the slot's service writes them."""
+
+    def events(self) -> AsyncIterator[str]:
+        """Yield the name of a slot to look at, or ``EVERYTHING``, for as long as the loop runs."""
+
+    async def stop_all(self) -> None:
+        """Stop what lives only as long as hal0 does: supervised children. Units of systemd run on."""
+
+    async def close(self) -> None:
+        """Let go of connections, and of children, which run on and are adopted by the next hal0."""
+
+
+class Prober(Protocol):
+    """Asks engines whether they are up."""
+
+    async def probe(self, targets: Sequence[tuple[str, int, str]]) -> dict[str, ProbeResult]:
+        """Probe (slot, loopback port, path) targets at once and return each slot's answer."""
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
+class Clock(Protocol):
+    """Time, so that tests can own it."""
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+
+    def wall(self) -> float:
+        """Return seconds since the epoch."""

@@ -1,0 +1,149 @@
+"""What hal0 remembers: SQLite in the state directory. Never the truth about the host, only about what was applied.
+
+A store that is damaged is put aside and begun anew: what hal0 owns is then recognised by its marks.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from pydantic import TypeAdapter, ValidationError
+
+from hal0.core.spec import SlotSpec
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS inventory (slot TEXT PRIMARY KEY, spec TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS transitions (
+  id INTEGER PRIMARY KEY, slot TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL, at REAL NOT NULL) STRICT;
+"""
+_KEPT_TRANSITIONS = 10_000
+_SPEC = TypeAdapter(SlotSpec)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One step of a slot's life; ``at`` is in seconds since the epoch."""
+
+    slot: str
+    before: str
+    after: str
+    at: float
+
+
+class Store:
+    """Inventory (the spec last applied to each slot), generation and transitions."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        self._db = _open_read_only(path) if read_only else _open(path)
+        rows = self._db.execute("SELECT slot, spec FROM inventory").fetchall()
+        self._specs = {slot: spec for slot, text in rows if (spec := _spec(slot, text))}
+
+    @property
+    def specs(self) -> Mapping[str, SlotSpec]:
+        """The spec that was last applied to each slot that hal0 owns; one that can't be read is left out."""
+        return self._specs
+
+    def remember(self, spec: SlotSpec) -> None:
+        """Record the spec that was applied to a slot."""
+        text = json.dumps(asdict(spec))
+        with self._write() as db:
+            db.execute("INSERT OR REPLACE INTO inventory VALUES (?, ?)", (spec.name, text))
+        self._specs = {**self._specs, spec.name: spec}
+
+    def forget(self, slot: str) -> None:
+        """Drop a slot whose removal is confirmed."""
+        with self._write() as db:
+            db.execute("DELETE FROM inventory WHERE slot = ?", (slot,))
+        self._specs = {name: spec for name, spec in self._specs.items() if name != slot}
+
+    def generation(self, content: str) -> int:
+        """Return the generation of a content: the last one where it is the same, else the next."""
+        rows = dict(self._db.execute("SELECT key, value FROM meta WHERE key IN ('generation', 'content')").fetchall())
+        number = int(rows.get("generation", 0))
+        return number if rows.get("content") == content else number + 1
+
+    def set_generation(self, number: int, content: str) -> None:
+        """Record that a content is a generation."""
+        with self._write() as db:
+            pairs = [("generation", str(number)), ("content", content)]
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", pairs)
+
+    def add_transitions(self, transitions: list[Transition]) -> None:
+        """Record transitions; the oldest beyond some thousands go."""
+        with self._write() as db:
+            rows = [(moved.slot, moved.before, moved.after, moved.at) for moved in transitions]
+            db.executemany("INSERT INTO transitions (slot, before, after, at) VALUES (?, ?, ?, ?)", rows)
+            db.execute(
+                "DELETE FROM transitions WHERE id <= (SELECT max(id) FROM transitions) - ?", (_KEPT_TRANSITIONS,)
+            )
+
+    def transitions(self, slot: str, *, limit: int = 20) -> list[Transition]:
+        """Return a slot's last transitions, newest first."""
+        query = "SELECT slot, before, after, at FROM transitions WHERE slot = ? ORDER BY id DESC LIMIT ?"
+        return [Transition(*row) for row in self._db.execute(query, (slot, limit)).fetchall()]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._db:
+            yield self._db
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        return _connect(path)
+    except sqlite3.DatabaseError as error:
+        aside = path.with_suffix(".corrupt")
+        path.replace(aside)
+        for side in ("-wal", "-shm"):
+            path.with_name(path.name + side).unlink(missing_ok=True)
+        _log.warning("the store was damaged (%s): put aside as %s and begun anew", error, aside)
+        return _connect(path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
+    # WAL with NORMAL survives a kill -9 at any point, and costs no disk wait on the loop.
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+        db.execute(f"PRAGMA {pragma}")
+    if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+        raise sqlite3.DatabaseError("quick_check failed")
+    db.executescript(_SCHEMA)
+    return db
+
+
+def _open_read_only(path: Path) -> sqlite3.Connection:
+    """Return a copy in memory: what a view derives is written there and is gone with it."""
+    copy = sqlite3.connect(":memory:", check_same_thread=False)
+    if path.exists():
+        try:
+            with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)) as db:
+                db.backup(copy)
+        except sqlite3.DatabaseError as error:
+            _log.warning("the store can't be read (%s): what was applied before is not known", error)
+    copy.executescript(_SCHEMA)
+    return copy
+
+
+def _spec(slot: str, text: str) -> SlotSpec | None:
+    try:
+        return _SPEC.validate_json(text)
+    except ValidationError as error:
+        _log.warning(
+            "the stored spec of %s can't be read (%d errors): taken as never applied", slot, error.error_count()
+        )
+        return None

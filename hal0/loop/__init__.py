@@ -1,0 +1,1 @@
+"""The shell that owns time: it observes, plans with the core, acts, and publishes."""

@@ -1,0 +1,63 @@
+"""From the manifest root to Desired: reads, resolves, numbers."""
+
+from __future__ import annotations
+
+import grp
+import os
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hal0 import resources
+from hal0.core.render import Templates
+from hal0.core.resolve import desired_slot, resolve
+from hal0.core.schema import Manifest
+from hal0.core.spec import Desired, DesiredSlot, HostFacts, RuntimeName, SlotSpec
+from hal0.core.validate import Located
+from hal0.host.cpus import usable_cpus
+from hal0.host.manifests import ManifestRoot, seed_profiles
+from hal0.host.store import Store
+
+
+def host_facts(runtime: RuntimeName, state_dir: Path, *, rootless: bool) -> HostFacts:
+    """Read what resolving needs to know of this machine."""
+    return HostFacts(
+        runtime=runtime,
+        cpus=usable_cpus(),
+        python=sys.executable,
+        model_dir=os.environ.get("HAL0_MODELS") or str(state_dir / "models"),
+        groups={group.gr_name: group.gr_gid for group in grp.getgrall()},
+        rootless=rootless,
+    )
+
+
+@dataclass
+class Source:
+    """The manifests of one root, resolved for one host."""
+
+    root: ManifestRoot
+    facts: HostFacts
+    store: Store
+    templates: Templates = field(
+        default_factory=lambda: Templates(
+            dropin=resources.read("templates", "slot.conf.j2"), process=resources.read("templates", "process.toml.j2")
+        )
+    )
+    seeds: tuple[Located[Manifest], ...] = field(default_factory=seed_profiles)
+
+    async def load(self) -> Desired:
+        """Read the root and resolve it. Never raises for bad manifests: they are in ``problems``."""
+        found = await self.root.load()
+        desired = resolve(
+            found.manifests,
+            found.errors,
+            seeds=self.seeds,
+            facts=self.facts,
+            templates=self.templates,
+            last_good=self.store.specs,
+        )
+        return replace(desired, generation=self.store.generation(desired.content), revision=found.revision)
+
+    def orphan(self, spec: SlotSpec, desired: Desired) -> DesiredSlot:
+        """Return a slot that is no longer declared, as it was last applied."""
+        return desired_slot(spec, self.facts, desired.host, self.templates)

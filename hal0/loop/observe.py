@@ -1,0 +1,50 @@
+"""Looking at the host: the runtime's facts and the probes, put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from hal0.core.facts import Known
+from hal0.core.observed import Activity, Observed, SlotObservation
+from hal0.core.spec import Desired
+from hal0.host.models import is_file
+from hal0.host.ports import Prober, Runtime
+
+
+@dataclass
+class Observer:
+    """Keeps the last observation of every slot, and looks again at those that may have changed."""
+
+    runtime: Runtime
+    prober: Prober
+    seen: dict[str, SlotObservation] = field(default_factory=dict)
+
+    async def look(self, desired: Desired, *, only: frozenset[str] | None, now: float) -> Observed:
+        """Look at some slots, or at all of them, and return everything that is known."""
+        images = {name: slot.spec.image for name, slot in desired.slots.items()}
+        fresh = await self.runtime.observe(images, only=only)
+        fresh = await self._probed(desired, self._with_models(desired, fresh))
+        self.seen = fresh if only is None else {**self.seen, **fresh}
+        return Observed(dict(self.seen), now)
+
+    def _with_models(self, desired: Desired, fresh: dict[str, SlotObservation]) -> dict[str, SlotObservation]:
+        models = {name: slot.spec.model_path for name, slot in desired.slots.items() if name in fresh}
+        return fresh | {name: replace(fresh[name], model=is_file(path)) for name, path in models.items()}
+
+    async def _probed(self, desired: Desired, fresh: dict[str, SlotObservation]) -> dict[str, SlotObservation]:
+        targets = [
+            (name, slot.spec.port, slot.spec.probe)
+            for name, seen in fresh.items()
+            if (slot := desired.slots.get(name)) and _is_active(seen)
+        ]
+        if not targets:
+            return fresh
+        answers = await self.prober.probe(targets)
+        return {
+            name: replace(seen, probe=Known(answers[name])) if name in answers else seen for name, seen in fresh.items()
+        }
+
+
+def _is_active(seen: SlotObservation) -> bool:
+    service = seen.service.value if isinstance(seen.service, Known) else None
+    return service is not None and service.activity is Activity.ACTIVE

@@ -1,0 +1,188 @@
+"""The acts that API, MCP and CLI have in common: one function for one act."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+
+from hal0.core.conditions import ConditionType
+from hal0.core.documents import ManifestError
+from hal0.core.state import SlotState
+from hal0.core.status import SlotStatus
+from hal0.core.steps import Plan
+from hal0.core.validate import did_you_mean
+from hal0.core.wire import Json, plan_json, slot_detail_json, snapshot_json
+from hal0.errors import UsageError
+from hal0.host.ports import MANIFESTS
+from hal0.loop.news import News, Outcome, PassNews, StateNews, StepNews
+from hal0.loop.reconcile import Leave, Reconciler
+
+
+class InvalidManifests(UsageError):
+    """The manifests are wrong: nothing was changed."""
+
+    def __init__(self, problems: Iterable[ManifestError]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        lines = "\n".join(str(problem) for problem in self.problems)
+        super().__init__(f"{lines}\n{count} {'problem' if count == 1 else 'problems'}: nothing was changed")
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyRequest:
+    """What to apply, and for how many seconds to watch it."""
+
+    limit: frozenset[str] | None = None
+    prune_all: bool = False
+    timeout: float = 600.0
+
+    @property
+    def leave(self) -> Leave:
+        """What the passes of this apply may do."""
+        return Leave(self.limit, self.prune_all)
+
+
+def overview(reconciler: Reconciler) -> Json:
+    """Return everything that the last pass saw."""
+    return snapshot_json(reconciler.snapshot, now=reconciler.clock.now())
+
+
+def slot(reconciler: Reconciler, name: str) -> SlotStatus:
+    """Return one slot's status. Raises ``UsageError`` that names the closest one there is."""
+    found = reconciler.snapshot.slots.get(name)
+    if found is None:
+        known = reconciler.snapshot.slots
+        hint = did_you_mean(name, known) or f"slots: {', '.join(known) or 'none'}"
+        raise UsageError(f"there is no slot {name!r}", hint=hint)
+    return found
+
+
+def slot_detail(reconciler: Reconciler, name: str) -> Json:
+    """Return one slot with everything that is known of it."""
+    moves = [{"before": move.before, "after": move.after, "at": move.at} for move in reconciler.store.transitions(name)]
+    return slot_detail_json(slot(reconciler, name), now=reconciler.clock.now(), transitions=moves)
+
+
+async def preview(reconciler: Reconciler, leave: Leave | None = None) -> Plan:
+    """Read, look and plan afresh, and change nothing.
+
+    Raises ``InvalidManifests``, and ``UsageError`` for a limit that names no slot.
+    """
+    reconciler.leave = leave or reconciler.leave
+    current = await reconciler.survey()
+    if reconciler.desired.problems:
+        raise InvalidManifests(reconciler.desired.problems)
+    check_limit(reconciler, reconciler.leave.limit)
+    return current
+
+
+def check_limit(reconciler: Reconciler, limit: frozenset[str] | None) -> None:
+    """Raise ``UsageError`` for a limit that names no slot."""
+    for name in sorted(limit or ()):
+        slot(reconciler, name)
+
+
+async def apply(reconciler: Reconciler, request: ApplyRequest) -> AsyncIterator[Json]:
+    """Make the host what the manifests say, and yield what happens: the plan, steps, states, and at last a recap.
+
+    Ends when every slot is as declared, or failed, or ``timeout`` has passed. Raises ``InvalidManifests`` before
+    anything is changed.
+    """
+    with reconciler.feed.subscribe() as news:
+        desired = await reconciler.source.load()
+        if desired.problems:
+            raise InvalidManifests(desired.problems)
+        watch = _Watch(reconciler, request)
+        current = await reconciler.run(frozenset({MANIFESTS}), request.leave)
+        check_limit(reconciler, request.limit)
+        watch.slots |= {change.slot for change in current.changes}
+        yield {"event": "plan", "plan": plan_json(current)}
+        deadline = reconciler.clock.now() + request.timeout
+        while not watch.is_over() and (left := deadline - reconciler.clock.now()) > 0:
+            try:
+                item = await asyncio.wait_for(news.get(), left)
+            except TimeoutError:
+                break
+            if (event := watch.note(item)) is not None:
+                yield event
+        yield watch.recap()
+
+
+@dataclass
+class _Watch:
+    """What happened to each slot during one apply."""
+
+    reconciler: Reconciler
+    request: ApplyRequest
+    slots: set[str] = field(default_factory=set)
+    ok: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def note(self, item: News) -> Json | None:
+        """Count one piece of news; return the event that a progress view shows."""
+        if isinstance(item, PassNews) or not self._is_ours(item.slot):
+            return None
+        if isinstance(item, StateNews):
+            return {"event": "state", "slot": item.slot, "state": item.after, "message": item.message}
+        self._count(item)
+        return {
+            "event": "step",
+            "slot": item.slot,
+            "step": item.step,
+            "outcome": item.outcome.value,
+            "message": item.message,
+            "seconds": round(item.seconds, 3),
+        }
+
+    def is_over(self) -> bool:
+        """Return whether every slot is settled or failed."""
+        if self.reconciler.is_busy:
+            return False
+        return all(slot.is_settled or self._failure(slot) for slot in self._statuses())
+
+    def recap(self) -> Json:
+        """Return the closing event: counts for each slot, and whether all of them converged."""
+        statuses = {slot.name: slot for slot in self._statuses()}
+        names = sorted(self.slots | set(statuses))
+        rows = {name: self._row(name, statuses.get(name)) for name in names}
+        converged = all(not (row["failed"] or row["unreachable"] or row["waiting"]) for row in rows.values())
+        return {"event": "recap", "slots": rows, "converged": converged}
+
+    def _row(self, name: str, slot: SlotStatus | None) -> Json:
+        changed = self.ok.get(name, 0)
+        failure = self.failed.get(name, "") if slot is None else self._failure(slot)
+        unreachable = slot is not None and slot.condition(ConditionType.RUNNING).status is None
+        waiting = slot is not None and not failure and not unreachable and not slot.is_settled
+        return {
+            "ok": changed + (0 if unreachable else 1),
+            "changed": changed,
+            "unreachable": int(unreachable),
+            "failed": int(bool(failure)),
+            "skipped": self.skipped.get(name, 0),
+            "waiting": int(waiting),
+            "message": failure or (slot.message if slot else ""),
+        }
+
+    def _statuses(self) -> list[SlotStatus]:
+        return [slot for name, slot in self.reconciler.snapshot.slots.items() if self._is_ours(name)]
+
+    def _is_ours(self, name: str) -> bool:
+        return self.request.limit is None or name in self.request.limit
+
+    def _failure(self, slot: SlotStatus) -> str:
+        if slot.is_ready:
+            return ""
+        stalled = slot.condition(ConditionType.STALLED)
+        if stalled.status or slot.state is SlotState.ERROR:
+            return stalled.message or slot.message or "the slot is in error"
+        return self.failed.get(slot.name, "")
+
+    def _count(self, item: StepNews) -> None:
+        if item.outcome is Outcome.OK:
+            self.ok[item.slot] = self.ok.get(item.slot, 0) + 1
+        elif item.outcome is Outcome.SKIPPED:
+            self.skipped[item.slot] = self.skipped.get(item.slot, 0) + 1
+        elif item.outcome is Outcome.FAILED:
+            self.failed[item.slot] = f"{item.step}: {item.message}"

@@ -1,0 +1,96 @@
+"""From a plan and what was observed to the Snapshot, and the transitions on the way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hal0.core.conditions import Signs
+from hal0.core.plan import World
+from hal0.core.schedule import Verdict, placement
+from hal0.core.spec import DesiredSlot
+from hal0.core.state import SlotState, way
+from hal0.core.status import SlotStatus, Snapshot, status
+from hal0.core.steps import Plan
+from hal0.host.ports import Clock
+from hal0.host.store import Store, Transition
+from hal0.loop.desire import Source
+from hal0.loop.news import Feed, StateNews
+from hal0.loop.pulls import Pulls
+
+_log = logging.getLogger(__name__)
+_NOT_DECLARED = Verdict(up=False, why="no manifest declares it")
+_IN_USE = frozenset({SlotState.READY, SlotState.SERVING})
+
+
+@dataclass
+class Publisher:
+    """Holds the current Snapshot and replaces it after each pass."""
+
+    source: Source
+    store: Store
+    pulls: Pulls
+    clock: Clock
+    feed: Feed
+    snapshot: Snapshot = field(default_factory=Snapshot)
+
+    def publish(self, world: World, current: Plan, lines: Mapping[str, tuple[str, ...]]) -> Snapshot:
+        """Derive every slot's status, record how states moved, and put the new Snapshot in place."""
+        before = self.snapshot.slots
+        slots = self._statuses(world, current, lines)
+        self.snapshot = Snapshot(
+            slots=slots,
+            plan=current,
+            problems=world.desired.problems,
+            models=world.desired.models,
+            generation=world.desired.generation,
+            revision=world.desired.revision,
+            runtime=self.source.facts.runtime,
+            root=str(self.source.root.path),
+            at=world.now,
+            wall=self.clock.wall(),
+        )
+        self._tell(before, slots)
+        return self.snapshot
+
+    def _statuses(self, world: World, current: Plan, lines: Mapping[str, tuple[str, ...]]) -> dict[str, SlotStatus]:
+        verdicts = placement(world.desired, world.demand, world.now)
+        changes = {change.slot: change for change in current.changes}
+        statuses = {}
+        for name, slot in sorted(self._known(world).items()):
+            signs = Signs(
+                change=changes.get(name),
+                wanted=verdicts.get(name, _NOT_DECLARED).up,
+                pulling=self.pulls.is_waiting(name),
+                attempt=world.attempts.get(name),
+                demand=world.demand.get(name),
+                last_lines=lines.get(name, ()),
+                now=world.now,
+            )
+            statuses[name] = status(slot, world.observed.slot(name), signs, self.snapshot.slots.get(name))
+        return statuses
+
+    def _known(self, world: World) -> dict[str, DesiredSlot]:
+        """Return every slot to report: the declared ones, and those that hal0 still owns."""
+        orphans = {
+            name: self.source.orphan(spec, world.desired)
+            for name, spec in world.owned.items()
+            if name not in world.desired.slots
+        }
+        return {**orphans, **world.desired.slots}
+
+    def _tell(self, before: Mapping[str, SlotStatus], after: Mapping[str, SlotStatus]) -> None:
+        """Record and announce each state on the way from what was to what is."""
+        moved: list[Transition] = []
+        for name, slot in after.items():
+            state = before[name].state if name in before else SlotState.OFFLINE
+            for step in way(state, slot.state):
+                self.feed.publish(StateNews(name, state, step, slot.message))
+                # A busy slot goes back and forth with every request: that is counted, not recorded.
+                if not {state, step} <= _IN_USE:
+                    moved.append(Transition(name, state, step, self.clock.wall()))
+                    _log.info("slot %s: %s -> %s %s", name, state, step, slot.message)
+                state = step
+        if moved:
+            self.store.add_transitions(moved)

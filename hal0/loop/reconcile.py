@@ -1,0 +1,202 @@
+"""The heart: load, observe, plan, act, derive the status, publish. Level-triggered: an event only says where to look.
+
+A pass is quick: it looks, plans, and hands the steps to a batch that runs beside it. A slot whose batch is under way is
+left out of further batches, so that a slow stop of one slot holds up no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from hal0.core.backoff import Attempt, tried
+from hal0.core.conditions import ConditionType
+from hal0.core.definition import split
+from hal0.core.facts import Known
+from hal0.core.observed import Activity, Observed
+from hal0.core.plan import World, plan
+from hal0.core.schedule import Demand
+from hal0.core.spec import Desired
+from hal0.core.status import Snapshot
+from hal0.core.steps import Plan, StepKind
+from hal0.host.ports import EVERYTHING, MANIFESTS, Clock
+from hal0.host.store import Store
+from hal0.loop.act import Actor, Halt
+from hal0.loop.desire import Source
+from hal0.loop.looks import next_looks
+from hal0.loop.news import Feed, PassNews
+from hal0.loop.observe import Observer
+from hal0.loop.publish import Publisher
+from hal0.loop.queue import WorkQueue
+
+USE = "@use"
+"""The key that says: only demand has changed; derive the status again, without looking at the host."""
+_USE_DELAY = 0.2
+"""Seconds until a change of demand is seen in the Snapshot: a busy slot must not cost a pass for each request."""
+_LAST_LINES = 5
+_BROKEN = frozenset({Activity.FAILED, Activity.RESTARTING})
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """What the operator allows a pass to do: touch all slots or a few, and remove most of them or not."""
+
+    limit: frozenset[str] | None = None
+    prune_all: bool = False
+
+
+@dataclass
+class Reconciler:
+    """Makes the host what the manifests say, one pass at a time."""
+
+    source: Source
+    observer: Observer
+    actor: Actor
+    store: Store
+    clock: Clock
+    queue: WorkQueue
+    feed: Feed
+    publisher: Publisher
+    leave: Leave = field(default_factory=Leave)
+    desired: Desired = field(default_factory=lambda: Desired({}))
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+    demand: dict[str, Demand] = field(default_factory=dict)
+    _busy: set[str] = field(default_factory=set)
+    _batches: set[asyncio.Task[None]] = field(default_factory=set)
+    _passes: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _lines: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The picture that the last pass published."""
+        return self.publisher.snapshot
+
+    async def run(self, keys: frozenset[str], leave: Leave | None = None) -> Plan:
+        """Make one pass over what the keys name, and return the plan that it began to carry out."""
+        async with self._passes:
+            current = await self._survey(keys, leave or self.leave)
+            self._begin(current)
+            return current
+
+    async def survey(self) -> Plan:
+        """Load, look, plan and publish, and change nothing."""
+        async with self._passes:
+            return await self._survey(frozenset({MANIFESTS}), self.leave)
+
+    async def _survey(self, keys: frozenset[str], leave: Leave) -> Plan:
+        if MANIFESTS in keys or not self.snapshot.is_ready:
+            self.desired = await self.source.load()
+            self.store.set_generation(self.desired.generation, self.desired.content)
+        observed = await self._observe(keys)
+        world = self.world(observed)
+        current = plan(world, prune_all=leave.prune_all, limit=leave.limit)
+        self._publish(world, current)
+        return current
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is under way."""
+        return bool(self._batches)
+
+    def begin_use(self, slot: str) -> None:
+        """Register demand: a request for a slot begins. However many wait, the slot is looked at once."""
+        before = self.demand.get(slot, Demand(0.0))
+        self.demand[slot] = Demand(self.clock.now(), before.in_flight + 1)
+        if before.in_flight == 0:
+            current = self.snapshot.slots.get(slot)
+            is_up = current is not None and current.state.is_dispatchable
+            self.queue.add(USE if is_up else slot, self.clock.now() + (_USE_DELAY if is_up else 0.0))
+
+    def end_use(self, slot: str) -> None:
+        """Note that a request for a slot has ended."""
+        left = self.demand[slot].in_flight - 1
+        self.demand[slot] = Demand(self.clock.now(), left)
+        if left == 0:
+            self.queue.add(USE, self.clock.now() + _USE_DELAY)
+
+    async def settle(self) -> None:
+        """Wait until no batch is under way."""
+        while self._batches:
+            await asyncio.gather(*self._batches)
+
+    def world(self, observed: Observed) -> World:
+        """Return everything that a plan is made of, as of now."""
+        return World(
+            desired=self.desired,
+            observed=observed,
+            owned=self.store.specs,
+            attempts=self.attempts,
+            demand=self.demand,
+            now=self.clock.now(),
+        )
+
+    async def _observe(self, keys: frozenset[str]) -> Observed:
+        now = self.clock.now()
+        if keys == {USE}:
+            return Observed(dict(self.observer.seen), now)
+        everything = bool(keys & {EVERYTHING, MANIFESTS}) or not self.snapshot.is_ready
+        observed = await self.observer.look(self.desired, only=None if everything else keys - {USE}, now=now)
+        self._remember(observed)
+        await self._read_last_lines(observed)
+        return observed
+
+    def _remember(self, observed: Observed) -> None:
+        """Record what is found in place as declared: after a crash between a write and its record, or a lost store."""
+        for name, slot in self.desired.slots.items():
+            definition = observed.slot(name).definition
+            if isinstance(definition, Known) and definition.value and self.store.specs.get(name) != slot.spec:
+                body, mark = split(definition.value.text)
+                if mark and mark.slot == name and body == slot.body:
+                    self.store.remember(slot.spec)
+
+    async def _read_last_lines(self, observed: Observed) -> None:
+        """Fetch the last words of a service that broke, once for each of its runs."""
+        for name in self.desired.slots:
+            seen = observed.slot(name).service
+            service = seen.value if isinstance(seen, Known) else None
+            if service is None or service.activity not in _BROKEN:
+                self._lines.pop(name, None)
+            elif self._lines.get(name, ("", ()))[0] != service.invocation:
+                lines = await self.observer.runtime.logs(name, lines=_LAST_LINES)
+                self._lines[name] = (service.invocation, tuple(lines))
+
+    def _begin(self, current: Plan) -> None:
+        changes = tuple(change for change in current.changes if change.steps and change.slot not in self._busy)
+        if not changes:
+            return
+        self._busy |= {change.slot for change in changes}
+        task = asyncio.create_task(self._batch(replace(current, changes=changes)))
+        self._batches.add(task)
+        task.add_done_callback(self._batches.discard)
+
+    async def _batch(self, batch: Plan) -> None:
+        slots = {change.slot for change in batch.changes}
+        try:
+            specs = {name: slot.spec for name, slot in self.desired.slots.items()}
+            halted = await self.actor.act(batch, specs)
+            self._count_attempts(batch, halted)
+        finally:
+            self._busy -= slots
+            for slot in slots:
+                self.queue.add(slot)
+
+    def _count_attempts(self, batch: Plan, halted: Mapping[str, Halt]) -> None:
+        for change in batch.changes:
+            slot, halt = self.desired.slots.get(change.slot), halted.get(change.slot)
+            starts = any(step.kind is StepKind.START for step in change.steps)
+            if slot is None or (halt and halt.waits) or not (halt or starts):
+                continue
+            error = halt.message if halt else ""
+            before = self.attempts.get(change.slot)
+            self.attempts[change.slot] = tried(before, slot.spec_hash, self.clock.now(), error)
+
+    def _publish(self, world: World, current: Plan) -> None:
+        lines = {name: lines for name, (_, lines) in self._lines.items()}
+        snapshot = self.publisher.publish(world, current, lines)
+        for name, slot in snapshot.slots.items():
+            if slot.is_ready and slot.condition(ConditionType.SYNCED).status is not False:
+                self.attempts.pop(name, None)
+        for key, due in next_looks(world, current, snapshot):
+            self.queue.add(key, due)
+        self.feed.publish(PassNews(len(current.changes)))
