@@ -1,0 +1,180 @@
+"""Every command's name, options and help. What a command does is in the module that it imports when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hal0.cli.options import Options
+
+app = typer.Typer(
+    name="hal0",
+    help="Inference slots on this machine, declared in files. Start with: hal0 validate, hal0 plan, hal0 apply.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+slot_app = typer.Typer(help="Look at slots.", no_args_is_help=True)
+app.add_typer(slot_app, name="slot")
+
+Root = Annotated[Path | None, typer.Argument(metavar="[PATH]", help="Manifests; by default those of the daemon.")]
+ScopeName = Annotated[
+    str | None, typer.Option("--scope", envvar="HAL0_SCOPE", help="system or user; by default by who you are.")
+]
+Runtime = Annotated[str, typer.Option(envvar="HAL0_RUNTIME", help="auto, systemd or process.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Limit = Annotated[list[str] | None, typer.Option("--limit", metavar="NAME", help="Only this slot. May be repeated.")]
+PruneAll = Annotated[bool, typer.Option("--prune-all", help="Allow to remove more than half of the slots.")]
+Detailed = Annotated[bool, typer.Option("--detailed-exitcode", help="Exit 2 when there are changes.")]
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001  (main reads it)
+) -> None:
+    """Inference slots on this machine, declared in files."""
+    if version:
+        from hal0 import __version__
+
+        typer.echo(f"hal0 {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def validate(path: Root = None, runtime: Runtime = "auto", as_json: AsJson = False, scope: ScopeName = None) -> None:
+    """Check manifests: every error of every file, with its line. Needs no host."""
+    from hal0.cli import manifests
+
+    raise typer.Exit(manifests.validate(path, runtime=runtime, scope=scope, as_json=as_json))
+
+
+@app.command()
+def schema() -> None:
+    """Print the manifests' JSON Schema, for editors."""
+    from hal0.cli import manifests
+
+    manifests.schema()
+
+
+@app.command()
+def plan(
+    path: Root = None,
+    limit: Limit = None,
+    diff: Annotated[bool, typer.Option("--diff/--no-diff", help="Show the definitions' diffs.")] = True,
+    detailed: Detailed = False,
+    prune_all: PruneAll = False,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Show what apply would change, and why. Changes nothing."""
+    from hal0.cli import plan as command
+
+    options = Options(path, limit, prune_all, runtime, scope)
+    raise typer.Exit(command.plan(options, show_diff=diff, detailed=detailed, as_json=as_json))
+
+
+@app.command()
+def diff(
+    path: Root = None,
+    limit: Limit = None,
+    detailed: Detailed = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Show only the diffs of the definitions that apply would write."""
+    from hal0.cli import plan as command
+
+    raise typer.Exit(command.diff(Options(path, limit, False, runtime, scope), detailed=detailed))
+
+
+@app.command()
+def apply(
+    path: Root = None,
+    check: Annotated[bool, typer.Option("--check", help="Only show the plan.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Show the definitions' diffs.")] = False,
+    limit: Limit = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait until every slot is ready.")] = 600.0,
+    detailed: Detailed = False,
+    prune_all: PruneAll = False,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Make this host what the manifests say."""
+    from hal0.cli import plan as command
+
+    options = Options(path, limit, prune_all, runtime, scope)
+    if check:
+        raise typer.Exit(command.plan(options, show_diff=diff, detailed=detailed, as_json=as_json))
+    from hal0.cli import apply as applying
+
+    raise typer.Exit(applying.apply(options, show_diff=diff, detailed=detailed, as_json=as_json, timeout=timeout))
+
+
+@app.command()
+def serve(
+    path: Root = None,
+    listen: Annotated[str | None, typer.Option(help="Address and port; by default the Host manifest's.")] = None,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Run the daemon: keep the host as declared, and serve /v1, /api and /metrics."""
+    from hal0.cli import serve as command
+
+    raise typer.Exit(command.serve(path, listen=listen, runtime=runtime, scope=scope))
+
+
+@app.command()
+def install(
+    manifests: Annotated[Path | None, typer.Option(help="Manifest root that the daemon serves.")] = None,
+    start: Annotated[bool, typer.Option("--start/--no-start", help="Enable and start the daemon.")] = True,
+    scope: ScopeName = None,
+) -> None:
+    """Put hal0's units in place, and start the daemon."""
+    from hal0.cli import install as command
+
+    raise typer.Exit(command.install(manifests, start=start, scope=scope))
+
+
+@app.command()
+def status(as_json: AsJson = False, path: Root = None, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
+    """Show the state of everything: manifests, slots, drift."""
+    from hal0.cli import look
+
+    raise typer.Exit(look.status(Options(path, None, False, runtime, scope), as_json=as_json))
+
+
+@slot_app.command("list")
+def slot_list(as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
+    """List slots with state, model, device and port."""
+    from hal0.cli import look
+
+    raise typer.Exit(look.slots(Options(None, None, False, runtime, scope), as_json=as_json))
+
+
+@slot_app.command("show")
+def slot_show(name: str, as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
+    """Show one slot: conditions, container, what was changed outside hal0, its last transitions."""
+    from hal0.cli import look
+
+    raise typer.Exit(look.slot(Options(None, None, False, runtime, scope), name, as_json=as_json))
+
+
+@slot_app.command("logs")
+def slot_logs(
+    name: str,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 200,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Print what a slot's engine wrote."""
+    from hal0.cli import look
+
+    options = Options(None, None, False, runtime, scope)
+    raise typer.Exit(look.logs(options, name, lines=lines, follow=follow, as_json=as_json))

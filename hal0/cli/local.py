@@ -1,0 +1,83 @@
+"""Acting without a daemon: the same reconciler, in this process, for one act."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+from hal0.cli import show
+from hal0.cli.client import is_user
+from hal0.cli.options import Options
+from hal0.errors import UsageError
+from hal0.host.scope import Scope
+from hal0.loop import operations
+from hal0.loop.assembly import RuntimeChoice, Settings, make_reconciler, make_runtime, open_host, open_store
+from hal0.loop.reconcile import Leave, Reconciler
+
+
+def settings(path: Path | None, runtime: str, scope: str | None) -> Settings:
+    """Return the settings of a command; the root is the scope's own where none is named."""
+    for choice in get_args(RuntimeChoice):
+        if choice == runtime:
+            place = Scope.of(scope or ("user" if is_user(scope) else "system"))
+            return Settings(path or place.manifests, place, choice)
+    raise UsageError(f"runtime {runtime!r} is not known", hint="use auto, systemd or process")
+
+
+def leave(options: Options) -> Leave:
+    """Return what a pass may do."""
+    return Leave(frozenset(options.limit) if options.limit else None, options.prune_all)
+
+
+@asynccontextmanager
+async def looking(options: Options) -> AsyncIterator[Reconciler]:
+    """Open the host for a look: what is derived is written nowhere."""
+    found = settings(options.path, options.runtime, options.scope)
+    with open_store(found, read_only=True) as store:
+        async with open_host(found) as (runtime, prober):
+            yield make_reconciler(found, store, runtime, prober)
+
+
+def picture(options: Options) -> dict[str, Any]:
+    """Look at the host and return the whole picture."""
+
+    async def look() -> dict[str, Any]:
+        async with looking(options) as reconciler:
+            await reconciler.survey()
+            return operations.overview(reconciler)
+
+    return asyncio.run(look())
+
+
+def slot(options: Options, name: str) -> dict[str, Any]:
+    """Look at the host and return one slot in full."""
+
+    async def look() -> dict[str, Any]:
+        async with looking(options) as reconciler:
+            await reconciler.survey()
+            return operations.slot_detail(reconciler, name)
+
+    return asyncio.run(look())
+
+
+def logs(options: Options, name: str, lines: int, *, follow: bool) -> Iterator[str]:
+    """Yield a slot's last lines; with ``follow``, print those to come until interrupted."""
+    found = settings(options.path, options.runtime, options.scope)
+
+    async def read() -> list[str]:
+        runtime = make_runtime(found)
+        try:
+            last = await runtime.logs(name, lines=lines)
+            if not follow:
+                return last
+            show.say(last)
+            async for line in runtime.follow(name):
+                show.say([line])
+        finally:
+            await runtime.close()
+        return []
+
+    return iter(asyncio.run(read()))

@@ -1,0 +1,17 @@
+"""What the commands are told: a value that costs no import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What plan, apply and the listing commands are told."""
+
+    path: Path | None = None
+    limit: list[str] | None = None
+    prune_all: bool = False
+    runtime: str = "auto"
+    scope: str | None = None

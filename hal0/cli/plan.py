@@ -1,0 +1,37 @@
+"""``hal0 plan`` and ``hal0 diff``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from hal0.cli import show
+from hal0.cli.local import leave, looking
+from hal0.cli.options import Options
+from hal0.core.wire import plan_json
+from hal0.loop import operations
+
+_CHANGES_PENDING = 2
+
+
+def plan(options: Options, *, show_diff: bool, detailed: bool, as_json: bool) -> int:
+    """Print what apply would do, and return the exit code."""
+    found = asyncio.run(_preview(options))
+    if as_json:
+        show.say([json.dumps(found, indent=2)])
+    else:
+        show.say(show.plan_text(found, diffs=show_diff))
+    return _CHANGES_PENDING if detailed and found["changes"] else 0
+
+
+def diff(options: Options, *, detailed: bool) -> int:
+    """Print the diffs alone."""
+    found = asyncio.run(_preview(options))
+    show.say(change["diff"].rstrip("\n") for change in found["changes"] if change["diff"])
+    return _CHANGES_PENDING if detailed and found["changes"] else 0
+
+
+async def _preview(options: Options) -> dict[str, Any]:
+    async with looking(options) as reconciler:
+        return plan_json(await operations.preview(reconciler, leave(options)))

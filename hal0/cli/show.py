@@ -1,0 +1,172 @@
+"""What people see: plans, progress, tables. All of it is made of the JSON that the API serves."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from hal0.core.quantity import show_duration, show_size
+
+_COLOURS = {"+": "32", "~": "33", "-": "31", "!": "35", "?": "36", "x": "31"}
+_STATES = {"ready": "32", "serving": "32", "idle": "32", "error": "31", "offline": "90"}
+
+
+def coloured() -> bool:
+    """Return whether to use colour: on a terminal only, and never against NO_COLOR."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def paint(text: str, colour: str) -> str:
+    """Return a text in a colour of the terminal, where there is one."""
+    return f"\x1b[{colour}m{text}\x1b[0m" if colour and coloured() else text
+
+
+def plan_text(plan: dict[str, Any], *, diffs: bool) -> Iterator[str]:
+    """Yield a plan's lines: what the manifests change, then what was changed outside hal0, then the sum."""
+    declared = [change for change in plan["changes"] if not change["drift"]]
+    drifted = [change for change in plan["changes"] if change["drift"]]
+    for title, changes in (("", declared), ("changed outside hal0:", drifted)):
+        if changes and title:
+            yield paint(title, "1")
+        for change in changes:
+            yield from _change(change, diffs=diffs)
+    if not plan["changes"]:
+        yield "Nothing to change: the host is what the manifests say."
+    yield plan["summary"]
+
+
+def _change(change: dict[str, Any], *, diffs: bool) -> Iterator[str]:
+    yield paint(f"  {change['symbol']} {change['slot']}", _COLOURS[change["symbol"]]) + f"  {change['action']}"
+    for reason in change["reasons"]:
+        yield f"      {reason_text(reason)}"
+    if diffs and change["diff"]:
+        yield from (f"      {_diff_line(line)}" for line in change["diff"].splitlines())
+
+
+def reason_text(reason: dict[str, Any]) -> str:
+    """Return ``field: before -> after``, as far as there is any."""
+    if not (reason["before"] or reason["after"]):
+        return str(reason["field"])
+    return f"{reason['field']}: {reason['before']} -> {reason['after']}".replace(":  ->", ":")
+
+
+def _diff_line(line: str) -> str:
+    colour = "32" if line.startswith("+") else "31" if line.startswith("-") else "36" if line.startswith("@@") else ""
+    return paint(line, colour)
+
+
+def event_text(event: dict[str, Any]) -> str | None:
+    """Return the progress line of an apply's event, or None where there is nothing to tell."""
+    if event["event"] == "state":
+        message = f"  {event['message']}" if event["message"] else ""
+        return f"  {event['slot']:<12} " + paint(event["state"], _STATES.get(event["state"], "36")) + message
+    if event["event"] == "step" and event["outcome"] in {"ok", "failed", "waiting"}:
+        ok = event["outcome"] == "ok"
+        word = f"{event['step'].replace('_', '-')} {event['outcome']}" + (f" ({event['seconds']:.2f} s)" if ok else "")
+        message = f": {event['message']}" if event["message"] else ""
+        return f"  {event['slot']:<12} " + paint(word, "" if ok else "31") + message
+    return None
+
+
+def recap_text(recap: dict[str, Any]) -> Iterator[str]:
+    """Yield the closing table of an apply, in Ansible's shape."""
+    yield paint("SLOT RECAP", "1")
+    width = max((len(name) for name in recap["slots"]), default=0)
+    for name, row in recap["slots"].items():
+        counts = " ".join(
+            f"{key}={row[key]:<4}" for key in ("ok", "changed", "unreachable", "failed", "skipped", "waiting")
+        )
+        colour = "31" if row["failed"] or row["unreachable"] else "33" if row["changed"] else "32"
+        yield paint(f"{name:<{width}} : {counts}".rstrip(), colour)
+        if row["message"]:
+            yield f"    {row['message']}"
+
+
+def slots_text(slots: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yield the table of slots."""
+    rows = [
+        (
+            slot["name"],
+            slot["state"],
+            slot["model"],
+            slot["device"],
+            slot["type"],
+            str(slot["port"]),
+            show_duration(slot["since_seconds"]),
+            show_size(slot["memory_bytes"]),
+            slot["message"],
+        )
+        for slot in slots
+    ]
+    yield from table(("NAME", "STATE", "MODEL", "BACKEND", "KIND", "PORT", "SINCE", "MEMORY", ""), rows)
+
+
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Yield left-aligned columns; the last one is as wide as it likes."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head) - 1)]
+    for index, row in enumerate([head, *rows]):
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
+        if index and "STATE" in head:
+            at = head.index("STATE")
+            cells[at] = paint(cells[at], _STATES.get(row[at], "36"))
+        yield "  ".join([*cells, row[-1]]).rstrip()
+
+
+def status_text(picture: dict[str, Any]) -> Iterator[str]:
+    """Yield the whole picture: manifests, slots, drift, problems."""
+    revision = picture["revision"] or "not in git"
+    yield f"manifests  {picture['root']}  generation {picture['generation']}  revision {revision}"
+    yield f"runtime    {picture['runtime']}"
+    yield ""
+    yield from slots_text(picture["slots"])
+    if picture["plan"]["changes"]:
+        yield ""
+        yield from plan_text(picture["plan"], diffs=False)
+    if picture["problems"]:
+        yield ""
+        yield paint("problems in the manifests:", "31")
+        yield from (f"  {problem['text']}" for problem in picture["problems"])
+
+
+def slot_text(slot: dict[str, Any]) -> Iterator[str]:
+    """Yield one slot in full."""
+    yield f"{slot['name']}  " + paint(slot["state"], _STATES.get(slot["state"], "36"))
+    facts = ("type", "model", "aliases", "profile", "device", "run", "port", "context_size", "source", "unit", "image")
+    for key in facts:
+        value = ", ".join(slot[key]) if isinstance(slot[key], list) else slot[key]
+        if value not in (None, ""):
+            yield f"  {key.replace('_', ' '):<14} {value}"
+    instance = slot["instance"]
+    if instance:
+        yield f"  {'container':<14} {instance['id'][:12]} {'running' if instance['running'] else 'stopped'}"
+    yield f"  {'memory':<14} {show_size(slot['memory_bytes'])}"
+    yield "conditions"
+    for item in slot["conditions"]:
+        status = {True: "True", False: "False", None: "Unknown"}[item["status"]]
+        yield f"  {item['type']:<12} {status:<8} {item['reason']:<15} {item['message']}".rstrip()
+    if slot["operator_dropins"]:
+        yield "operator's drop-ins (left alone)"
+        yield from (f"  {path}" for path in slot["operator_dropins"])
+    if slot["transitions"]:
+        yield "last transitions"
+        for move in slot["transitions"][:8]:
+            yield f"  {_clock(move['at'])}  {move['before']} -> {move['after']}"
+
+
+def _clock(wall: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print lines."""
+    for line in lines:
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def hint(text: str) -> None:
+    """Say something that is not the output itself."""
+    sys.stderr.write(f"hint: {text}\n")

@@ -1,0 +1,1 @@
+"""The HTTP views over the reconciler."""

@@ -1,0 +1,120 @@
+"""/api: the reconciler's picture as JSON. What changes the host is taken on the unix socket only."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+from aiohttp import web
+
+from hal0.core.wire import Json, plan_json
+from hal0.dispatch.envelope import error_response
+from hal0.errors import Hal0Error, UsageError
+from hal0.loop import operations
+from hal0.loop.operations import ApplyRequest
+from hal0.loop.reconcile import Reconciler
+
+_MOST_LINES = 10_000
+
+
+class Api:
+    """Handlers of /api."""
+
+    def __init__(self, reconciler: Reconciler) -> None:
+        self._reconciler = reconciler
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return all routes."""
+        return [
+            web.get("/api/health", self.health),
+            web.get("/api/status", self.status),
+            web.get("/api/slots", self.slots),
+            web.get("/api/slots/{name}", self.slot),
+            web.get("/api/slots/{name}/logs", self.logs),
+            web.get("/api/plan", self.plan),
+            web.post("/api/apply", self.apply),
+        ]
+
+    async def health(self, _: web.Request) -> web.Response:
+        """Answer 200 once a first look at the host was made, whatever state the slots are in."""
+        ready = self._reconciler.snapshot.is_ready
+        return web.json_response({"status": "ok" if ready else "starting"}, status=200 if ready else 503)
+
+    async def status(self, _: web.Request) -> web.Response:
+        """Return the whole picture."""
+        return web.json_response(operations.overview(self._reconciler))
+
+    async def slots(self, _: web.Request) -> web.Response:
+        """Return all slots."""
+        picture = operations.overview(self._reconciler)
+        return web.json_response({"version": picture["version"], "slots": picture["slots"]})
+
+    async def slot(self, request: web.Request) -> web.Response:
+        """Return one slot, with everything that is known of it."""
+        return web.json_response(operations.slot_detail(self._reconciler, request.match_info["name"]))
+
+    async def plan(self, _: web.Request) -> web.Response:
+        """Return the plan of the last pass: what is pending, and what was changed outside hal0."""
+        return web.json_response(plan_json(self._reconciler.snapshot.plan))
+
+    async def logs(self, request: web.Request) -> web.StreamResponse:
+        """Return the last lines of a slot's service; with ``follow=1``, those to come as well. Unix socket only."""
+        if not _is_local(request):
+            return _local_only()
+        name = operations.slot(self._reconciler, request.match_info["name"]).name
+        lines = min(int(request.query.get("lines", "200")), _MOST_LINES)
+        runtime = self._reconciler.observer.runtime
+        response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
+        await response.prepare(request)
+        for line in await runtime.logs(name, lines=lines):
+            await response.write(f"{line}\n".encode())
+        if request.query.get("follow") == "1":
+            async for line in runtime.follow(name):
+                await response.write(f"{line}\n".encode())
+        return response
+
+    async def apply(self, request: web.Request) -> web.StreamResponse:
+        """Apply the manifests and stream what happens, a JSON object a line. Unix socket only."""
+        if not _is_local(request):
+            return _local_only()
+        asked = await request.json()
+        self._check_root(asked.get("root"))
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        try:
+            async for event in operations.apply(self._reconciler, _apply_request(asked)):
+                await _write_line(response, event)
+        except Hal0Error as error:
+            failure = {"event": "error", "message": str(error), "hint": error.hint, "exit_code": error.exit_code}
+            await _write_line(response, failure)
+        return response
+
+    def _check_root(self, root: str | None) -> None:
+        served = str(self._reconciler.source.root.path)
+        if root is not None and root != served:
+            hint = f"run `hal0 apply` without a path, or stop the daemon to apply {root} yourself"
+            raise UsageError(f"the daemon serves {served}, not {root}", hint=hint)
+
+
+def _apply_request(asked: dict[str, Any]) -> ApplyRequest:
+    limit = asked.get("limit")
+    return ApplyRequest(
+        limit=frozenset(limit) if limit else None,
+        prune_all=bool(asked.get("prune_all")),
+        timeout=float(asked.get("timeout", ApplyRequest().timeout)),
+    )
+
+
+async def _write_line(response: web.StreamResponse, event: Json) -> None:
+    await response.write(json.dumps(event).encode() + b"\n")
+
+
+def _is_local(request: web.Request) -> bool:
+    """Return whether a request came through the unix socket, which only its owner can open."""
+    peer = request.transport.get_extra_info("socket") if request.transport else None
+    return peer is not None and peer.family == socket.AF_UNIX
+
+
+def _local_only() -> web.Response:
+    return error_response(403, "auth.local_only", "this is taken on hal0's unix socket only: use the hal0 command")

@@ -1,0 +1,60 @@
+"""/metrics: gauges read from the Snapshot when they are asked for, and the counters of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from hal0.core.state import SlotState
+from hal0.core.status import Snapshot
+from hal0.loop.reconcile import Reconciler
+
+
+class Metrics(Collector):
+    """Renders the registry, with the current Snapshot in it."""
+
+    def __init__(self, reconciler: Reconciler, registry: CollectorRegistry) -> None:
+        self._reconciler = reconciler
+        self._registry = registry
+        registry.register(self)
+
+    async def handle(self, _: web.Request) -> web.Response:
+        """Answer a scrape."""
+        text = generate_latest(self._registry)
+        return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what the Snapshot says."""
+        snapshot = self._reconciler.snapshot
+        yield from _slots(snapshot)
+        yield _drift(snapshot)
+        info = GaugeMetricFamily("hal0_config_info", "The manifests in force", labels=["revision", "generation"])
+        info.add_metric([snapshot.revision, str(snapshot.generation)], 1)
+        yield info
+        age = self._reconciler.clock.now() - snapshot.at
+        yield GaugeMetricFamily("hal0_observe_age_seconds", "Since the host was last looked at", value=age)
+
+
+def _slots(snapshot: Snapshot) -> Iterator[Metric]:
+    up = GaugeMetricFamily("hal0_slot_up", "Whether requests may be sent to a slot", labels=["slot"])
+    state = GaugeMetricFamily("hal0_slot_state", "1 for the state that a slot is in", labels=["slot", "state"])
+    memory = GaugeMetricFamily("hal0_slot_memory_bytes", "Memory of a slot's service", labels=["slot"])
+    for name, slot in snapshot.slots.items():
+        up.add_metric([name], float(slot.is_ready))
+        for candidate in SlotState:
+            state.add_metric([name, candidate.value], float(slot.state is candidate))
+        if slot.service and slot.service.memory is not None:
+            memory.add_metric([name], float(slot.service.memory))
+    yield from (up, state, memory)
+
+
+def _drift(snapshot: Snapshot) -> Metric:
+    drift = GaugeMetricFamily("hal0_drift", "What was changed outside hal0 and is not healed", labels=["slot", "kind"])
+    for change in snapshot.plan.changes:
+        for kind in sorted({reason.field for reason in change.reasons if reason.drift}):
+            drift.add_metric([change.slot, kind], 1)
+    return drift
