@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+MODEL = REPO / ".cache" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Path:
+    path = Path(os.environ.get("HAL0_TEST_MODEL") or MODEL)
+    if not path.is_file():
+        pytest.skip(f"no model at {path}: run `make model`, or name one in HAL0_TEST_MODEL")
+    return path
