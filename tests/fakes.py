@@ -1,0 +1,233 @@
+"""A host in memory, behind the same ports as the real one: for time and for faults."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from hal0.core.facts import Fact, Known, Unknown
+from hal0.core.observed import Activity, Definition, Instance, ProbeResult, Service, SlotObservation
+from hal0.core.steps import Plan, StepKind
+from hal0.errors import HostUnreachable, StepFailed
+
+_WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
+_ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|.)")
+_NAMED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"'}
+
+
+def exec_start(text: str) -> tuple[str, ...]:
+    """Read ExecStart= of a drop-in back, as systemd would."""
+    line = [line for line in text.splitlines() if line.startswith("ExecStart=")][-1].removeprefix("ExecStart=")
+    words = [_unescape(quoted) if quoted else plain for quoted, plain in _WORD.findall(line)]
+    return tuple(word.replace("%%", "%").replace("$$", "$") for word in words)
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPE.sub(lambda m: chr(int(m[1][1:], 16)) if m[1].startswith("x") else _NAMED[m[1]], text)
+
+
+@dataclass
+class FakeHost:
+    """systemd, podman and a disk, reduced to what hal0 relies on."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    loaded: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    stale: set[str] = field(default_factory=set)
+    activity: dict[str, Activity] = field(default_factory=dict)
+    instances: dict[str, Instance] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
+    operator_dropins: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    starts: dict[str, int] = field(default_factory=dict)
+    reloads: int = 0
+
+    def write(self, slot: str, text: str) -> None:
+        self.files[slot] = text
+        self.stale.add(slot)
+
+    def remove(self, slot: str) -> None:
+        self.files.pop(slot, None)
+        self.stale.add(slot)
+
+    def reload(self) -> None:
+        self.reloads += 1
+        for slot in self.stale:
+            if slot in self.files:
+                self.loaded[slot] = exec_start(self.files[slot])
+            else:
+                self.loaded.pop(slot, None)
+        self.stale.clear()
+
+    def start(self, slot: str) -> None:
+        if slot not in self.loaded:
+            raise StepFailed(f"Unit hal0-slot@{slot}.service has a bad unit file setting")
+        argv = self.loaded[slot]
+        image = next((word for word in argv if word in self.images), "")
+        labels = dict(word.removeprefix("--label=").split("=", 1) for word in argv if word.startswith("--label="))
+        self.starts[slot] = self.starts.get(slot, 0) + 1
+        self.activity[slot] = Activity.ACTIVE
+        self.instances[slot] = Instance(
+            id=f"{slot}-{self.starts[slot]}",
+            running=True,
+            slot=labels.get("hal0.slot", ""),
+            spec_hash=labels.get("hal0.spec", ""),
+            image=self.images.get(image, ""),
+            command=argv,
+        )
+
+    def stop(self, slot: str) -> None:
+        self.activity[slot] = Activity.INACTIVE
+        self.instances.pop(slot, None)
+
+    def carry_out(self, plan: Plan) -> None:
+        """Do a plan's steps at once."""
+        for step in plan.steps:
+            match step.kind:
+                case StepKind.PULL:
+                    self.images[step.payload] = f"id-{step.payload}"
+                case StepKind.STOP:
+                    self.stop(step.slot)
+                case StepKind.WRITE:
+                    self.write(step.slot, step.payload)
+                case StepKind.REMOVE:
+                    self.remove(step.slot)
+                case StepKind.RELOAD:
+                    self.reload()
+                case StepKind.START:
+                    self.start(step.slot)
+
+    def names(self) -> set[str]:
+        return set(self.files) | set(self.loaded) | set(self.instances)
+
+    def observe(self, slot: str, image: str) -> SlotObservation:
+        text = self.files.get(slot)
+        path = f"/etc/systemd/system/hal0-slot@{slot}.service.d/50-hal0.conf"
+        return SlotObservation(
+            definition=Known(Definition(path, text) if text is not None else None),
+            service=Known(self._service(slot)),
+            instance=Known(self.instances.get(slot)),
+            image=Known(self.images.get(image)),
+            model=Known(value=True),
+        )
+
+    def _service(self, slot: str) -> Service | None:
+        if slot not in self.loaded and slot not in self.activity:
+            return None
+        return Service(
+            activity=self.activity.get(slot, Activity.INACTIVE),
+            argv=self.loaded.get(slot, ()),
+            needs_reload=slot in self.stale,
+            operator_dropins=self.operator_dropins.get(slot, ()),
+            result="start-limit-hit" if self.activity.get(slot) is Activity.FAILED else "success",
+            invocation=f"{slot}-{self.starts.get(slot, 0)}",
+        )
+
+
+@dataclass
+class FakeRuntime:
+    """``Runtime`` over a ``FakeHost``. ``faults`` maps a verb to what it raises; ``blind`` hides what systemd says."""
+
+    host: FakeHost = field(default_factory=FakeHost)
+    name: str = "systemd"
+    faults: dict[str, Exception] = field(default_factory=dict)
+    blind: str = ""
+    calls: list[str] = field(default_factory=list)
+    stops: asyncio.Event | None = None
+    pulls: asyncio.Event | None = None
+    last_lines: list[str] = field(default_factory=list)
+
+    async def observe(
+        self, images: Mapping[str, str], *, only: frozenset[str] | None = None
+    ) -> dict[str, SlotObservation]:
+        names = only if only is not None else set(images) | self.host.names()
+        seen = {name: self.host.observe(name, images.get(name, "")) for name in names}
+        if self.blind:
+            unknown: Fact[Service | None] = Unknown(self.blind)
+            seen = {name: replace(found, service=unknown) for name, found in seen.items()}
+        return seen
+
+    async def write(self, slot: str, text: str) -> None:
+        self._call("write", slot)
+        self.host.write(slot, text)
+
+    async def remove(self, slot: str) -> None:
+        self._call("remove", slot)
+        self.host.remove(slot)
+
+    async def reload(self) -> None:
+        self._call("reload", "")
+        self.host.reload()
+
+    async def reset_failed(self, slot: str) -> None:
+        self._call("reset_failed", slot)
+
+    async def start(self, slot: str) -> None:
+        self._call("start", slot)
+        self.host.start(slot)
+
+    async def stop(self, slot: str) -> None:
+        self._call("stop", slot)
+        if self.stops:
+            await self.stops.wait()
+        self.host.stop(slot)
+
+    async def pull(self, image: str) -> None:
+        self._call("pull", image)
+        if self.pulls:
+            await self.pulls.wait()
+        self.host.images[image] = f"id-{image}"
+
+    async def logs(self, slot: str, *, lines: int) -> list[str]:
+        return self.last_lines[-lines:]
+
+    async def follow(self, slot: str) -> AsyncIterator[str]:
+        for line in self.last_lines:
+            yield f"{slot}: {line}"
+
+    async def events(self) -> AsyncIterator[str]:
+        await asyncio.Event().wait()
+        yield "*"
+
+    async def stop_all(self) -> None:
+        self._call("stop_all", "")
+
+    async def close(self) -> None:
+        self._call("close", "")
+
+    def _call(self, verb: str, what: str) -> None:
+        self.calls.append(f"{verb} {what}".strip())
+        if fault := self.faults.get(f"{verb} {what}") or self.faults.get(verb):
+            raise fault
+
+
+@dataclass
+class FakeProber:
+    """``Prober`` with the answers of a table; a slot that is not in it is up."""
+
+    answers: dict[str, ProbeResult] = field(default_factory=dict)
+
+    async def probe(self, targets: Sequence[tuple[str, int, str]]) -> dict[str, ProbeResult]:
+        return {slot: self.answers.get(slot, ProbeResult.UP) for slot, _, _ in targets}
+
+    async def close(self) -> None:
+        return
+
+
+@dataclass
+class FakeClock:
+    """``Clock`` that stands still until it is told."""
+
+    time: float = 1000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def wall(self) -> float:
+        return 1_700_000_000.0 + self.time
+
+    def forward(self, seconds: float) -> None:
+        self.time += seconds
+
+
+UNREACHABLE = HostUnreachable("D-Bus is gone")

@@ -1,0 +1,34 @@
+"""Small worlds for tests: manifests as text in, Desired out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hal0 import resources
+from hal0.core.documents import parse_file
+from hal0.core.render import Templates
+from hal0.core.resolve import resolve
+from hal0.core.spec import Desired, HostFacts, SlotSpec
+from hal0.core.validate import validate
+from hal0.host.manifests import seed_profiles
+
+TEMPLATES = Templates(
+    dropin=resources.read("templates", "slot.conf.j2"), process=resources.read("templates", "process.toml.j2")
+)
+FACTS = HostFacts(runtime="systemd", cpus=4, python="/usr/bin/python3", model_dir="/models")
+SEEDS = seed_profiles()
+MODEL = "kind: Model\nname: m\npath: m.gguf\n"
+
+
+def desired(text: str, *, generation: int = 1, last_good: Mapping[str, SlotSpec] | None = None) -> Desired:
+    """Resolve manifests, given as YAML."""
+    documents, errors = parse_file("test.yaml", text)
+    good, invalid = validate(documents)
+    found = resolve(good, [*errors, *invalid], seeds=SEEDS, facts=FACTS, templates=TEMPLATES, last_good=last_good)
+    return Desired(found.slots, found.host, found.models, generation, "abc", found.problems)
+
+
+def slots(*names: str, **settings: object) -> str:
+    """Return manifests of some slots that serve one model."""
+    extra = "".join(f"{key.replace('_', '-') if key == 'on' else key}: {value}\n" for key, value in settings.items())
+    return MODEL + "".join(f"---\nkind: Slot\nname: {name}\nmodel: m\n{extra}" for name in names)
