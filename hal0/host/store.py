@@ -23,8 +23,11 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRI
 CREATE TABLE IF NOT EXISTS inventory (slot TEXT PRIMARY KEY, spec TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS transitions (
   id INTEGER PRIMARY KEY, slot TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL, at REAL NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS acts (
+  id INTEGER PRIMARY KEY, slot TEXT NOT NULL, action TEXT NOT NULL, drift INTEGER NOT NULL, why TEXT NOT NULL,
+  at REAL NOT NULL) STRICT;
 """
-_KEPT_TRANSITIONS = 10_000
+_KEPT = 10_000
 _SPEC = TypeAdapter(SlotSpec)
 _log = logging.getLogger(__name__)
 
@@ -39,8 +42,19 @@ class Transition:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What hal0 did to a slot and why. ``drift``: to undo what was done outside hal0. ``at``: since the epoch."""
+
+    slot: str
+    action: str
+    drift: bool
+    why: str
+    at: float
+
+
 class Store:
-    """Inventory (the spec last applied to each slot), generation and transitions."""
+    """Inventory (the spec last applied to each slot), generation, transitions and acts."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
@@ -83,14 +97,25 @@ class Store:
         with self._write() as db:
             rows = [(moved.slot, moved.before, moved.after, moved.at) for moved in transitions]
             db.executemany("INSERT INTO transitions (slot, before, after, at) VALUES (?, ?, ?, ?)", rows)
-            db.execute(
-                "DELETE FROM transitions WHERE id <= (SELECT max(id) FROM transitions) - ?", (_KEPT_TRANSITIONS,)
-            )
+            db.execute("DELETE FROM transitions WHERE id <= (SELECT max(id) FROM transitions) - ?", (_KEPT,))
 
     def transitions(self, slot: str, *, limit: int = 20) -> list[Transition]:
         """Return a slot's last transitions, newest first."""
         query = "SELECT slot, before, after, at FROM transitions WHERE slot = ? ORDER BY id DESC LIMIT ?"
         return [Transition(*row) for row in self._db.execute(query, (slot, limit)).fetchall()]
+
+    def add_acts(self, acts: list[Act]) -> None:
+        """Record what was done; the oldest beyond some thousands go."""
+        with self._write() as db:
+            rows = [(act.slot, act.action, act.drift, act.why, act.at) for act in acts]
+            db.executemany("INSERT INTO acts (slot, action, drift, why, at) VALUES (?, ?, ?, ?, ?)", rows)
+            db.execute("DELETE FROM acts WHERE id <= (SELECT max(id) FROM acts) - ?", (_KEPT,))
+
+    def acts(self, slot: str, *, limit: int = 20) -> list[Act]:
+        """Return what was last done to a slot, newest first."""
+        query = "SELECT slot, action, drift, why, at FROM acts WHERE slot = ? ORDER BY id DESC LIMIT ?"
+        rows = self._db.execute(query, (slot, limit)).fetchall()
+        return [Act(name, action, bool(drift), why, at) for name, action, drift, why, at in rows]
 
     def close(self) -> None:
         """Close the file."""
