@@ -40,6 +40,7 @@ class FakeHost:
     images: dict[str, str] = field(default_factory=dict)
     operator_dropins: dict[str, tuple[str, ...]] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
+    doomed: set[str] = field(default_factory=set)
     reloads: int = 0
 
     def write(self, slot: str, text: str) -> None:
@@ -75,6 +76,13 @@ class FakeHost:
             image=self.images.get(image, ""),
             command=argv,
         )
+        if slot in self.doomed:
+            self.die(slot)
+
+    def die(self, slot: str) -> None:
+        """End a slot's engine for good, as after a crash loop."""
+        self.activity[slot] = Activity.FAILED
+        self.instances.pop(slot, None)
 
     def stop(self, slot: str) -> None:
         self.activity[slot] = Activity.INACTIVE
@@ -178,7 +186,7 @@ class FakeRuntime:
             await self.pulls.wait()
         self.host.images[image] = f"id-{image}"
 
-    async def logs(self, slot: str, *, lines: int) -> list[str]:
+    async def logs(self, slot: str, *, lines: int, engine_only: bool = False) -> list[str]:
         return self.last_lines[-lines:]
 
     async def follow(self, slot: str) -> AsyncIterator[str]:

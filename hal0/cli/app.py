@@ -30,17 +30,22 @@ PruneAll = Annotated[bool, typer.Option("--prune-all", help="Allow to remove mor
 Detailed = Annotated[bool, typer.Option("--detailed-exitcode", help="Exit 2 when there are changes.")]
 
 
-@app.callback()
-def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001  (main reads it)
-) -> None:
-    """Inference slots on this machine, declared in files."""
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         from hal0 import __version__
 
         typer.echo(f"hal0 {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Inference slots on this machine, declared in files."""
 
 
 @app.command()

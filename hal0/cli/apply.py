@@ -39,6 +39,7 @@ class _View:
         self._show_diff = show_diff
         self._as_json = as_json
         self._changes = 0
+        self._said: dict[str, str] = {}
         self._recap: dict[str, Any] = {"slots": {}, "converged": False}
 
     def show(self, event: dict[str, Any]) -> None:
@@ -62,8 +63,14 @@ class _View:
         elif event["event"] == "recap":
             yield ""
             yield from show.recap_text(event)
-        elif (line := show.event_text(event)) is not None:
+        elif (line := show.event_text(self._new(event))) is not None:
             yield line
+
+    def _new(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Return an event without a message that was the slot's last one, too."""
+        before = self._said.get(event["slot"])
+        self._said[event["slot"]] = event["message"]
+        return event | {"message": ""} if event["message"] == before else event
 
 
 def _by_daemon(options: Options, timeout: float) -> Iterator[dict[str, Any]]:

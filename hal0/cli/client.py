@@ -110,8 +110,5 @@ def _refusal(answer: http.client.HTTPResponse) -> DaemonError:
 def _short(path: Path) -> Iterator[str]:
     from hal0.host.sockets import short_path
 
-    try:
-        with short_path(path) as name:
-            yield name
-    except FileNotFoundError:
-        yield str(path)
+    with short_path(path) as name:
+        yield name

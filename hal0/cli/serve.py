@@ -12,6 +12,7 @@ from pathlib import Path
 from hal0.cli.local import settings
 from hal0.core.status import SlotStatus
 from hal0.host.notify import notify
+from hal0.host.ports import MANIFESTS
 from hal0.loop.assembly import Settings
 from hal0.loop.daemon import running, summary
 from hal0.loop.reconcile import Reconciler
@@ -39,9 +40,7 @@ async def _serve(found: Settings, listen: str | None) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with running(found, stop_children=True) as reconciler:
-        with reconciler.feed.subscribe() as news:
-            while not reconciler.snapshot.is_ready:
-                await news.get()
+        await reconciler.run(frozenset({MANIFESTS}))
         address = listen or reconciler.desired.host.listen
         async with serving(reconciler, listen=address, socket=found.scope.run_dir / "hal0.sock"):
             notify("READY=1", f"STATUS={summary(reconciler)}")

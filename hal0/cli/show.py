@@ -150,6 +150,11 @@ def slot_text(slot: dict[str, Any]) -> Iterator[str]:
     if slot["operator_dropins"]:
         yield "operator's drop-ins (left alone)"
         yield from (f"  {path}" for path in slot["operator_dropins"])
+    if slot["acts"]:
+        yield "what hal0 last did"
+        for act in slot["acts"][:5]:
+            where = "changed outside hal0: " if act["drift"] else ""
+            yield f"  {_clock(act['at'])}  {act['action']}: {where}{act['why']}"
     if slot["transitions"]:
         yield "last transitions"
         for move in slot["transitions"][:8]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-FIRST = 2.0
+FIRST = 10.0
 CAP = 300.0
 STALLED_AFTER = 5
 _JITTER = 0.2

@@ -159,7 +159,7 @@ def _stalled(slot: DesiredSlot, seen: SlotObservation, signs: Signs, state: Slot
         late = f"not ready within {show_duration(slot.spec.start_deadline)}, or its probe fails"
         return Condition(kind, status=True, reason="NotReady", message=late + _tail(signs))
     attempt = signs.attempt
-    if attempt and attempt.is_stalled and state is not SlotState.WARMING:
+    if attempt and attempt.is_stalled and state is not SlotState.WARMING and not state.is_dispatchable:
         why = attempt.error or "it does not stay up"
         return Condition(kind, status=True, reason="CrashLoop", message=f"{attempt.count} starts: {why}{_tail(signs)}")
     return Condition(kind, status=False, reason="Progressing")

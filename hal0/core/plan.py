@@ -69,6 +69,8 @@ def _change(world: World, slot: DesiredSlot, seen: SlotObservation, verdict: Ver
     if not written and service and service.load in _UNUSABLE:
         return Change(name, Action.REFUSE, (Reason(_UNUSABLE[service.load], "", ""),))
     reloaded = _reload_reasons(slot, service) if not written else ()
+    if not written and _is_ending(seen):
+        return Change(name, Action.WAIT, (Reason("container", "gone", "its unit ends", drift=True),))
     moved = _activity_reasons(slot, seen, service, verdict, settled=not written)
     if not (written or reloaded or moved):
         return None
@@ -141,10 +143,20 @@ def _activity_reasons(
     if not verdict.up:
         return (Reason("run", activity.value, f"stopped ({verdict.why})"),) if activity.is_up else ()
     if not activity.is_up:
-        return (Reason("service", _down(service), f"running ({verdict.why})", drift=settled),)
+        # A stop that nobody here asked for is drift; a failure is the engine's own.
+        drift = settled and activity is Activity.INACTIVE
+        return (Reason("service", _down(service), f"running ({verdict.why})", drift=drift),)
     if activity is not Activity.ACTIVE or isinstance(seen.instance, Unknown):
         return ()
     return tuple(_instance_reasons(slot, seen, service, seen.instance.value, settled=settled))
+
+
+def _is_ending(seen: SlotObservation) -> bool:
+    """Return whether the container is gone and its unit is about to notice: systemd's turn, not hal0's."""
+    service = seen.service.value if isinstance(seen.service, Known) else None
+    instance = seen.instance.value if isinstance(seen.instance, Known) else None
+    is_active = service is not None and service.activity is Activity.ACTIVE and not service.operator_dropins
+    return is_active and isinstance(seen.instance, Known) and not (instance and instance.running)
 
 
 def _down(service: Service | None) -> str:
@@ -157,8 +169,7 @@ def _instance_reasons(
     slot: DesiredSlot, seen: SlotObservation, service: Service | None, instance: Instance | None, *, settled: bool
 ) -> Iterator[Reason]:
     """Yield what of the running container is not what was asked for."""
-    if instance is None or not instance.running:
-        yield Reason("container", "gone", "running", drift=settled)
+    if instance is None:
         return
     overridden = settled and service is not None and service.operator_dropins and not service.needs_reload
     wanted = service.argv if overridden and service else slot.launch.argv
@@ -226,9 +237,14 @@ def _held_back(world: World, slot: DesiredSlot, change: Change) -> Change:
         return _waiting(change, Reason("drift policy", "", "alert: left as it is", drift=True))
     if change.is_drift and policy is DriftPolicy.HEAL_WHEN_IDLE and in_flight:
         return _waiting(change, Reason("drift policy", "", f"heal-when-idle: {in_flight} in flight", drift=True))
-    attempt = world.attempts.get(name)
-    if attempt and attempt.spec_hash == slot.spec_hash and world.now < not_before(name, attempt):
-        left = show_duration(not_before(name, attempt) - world.now)
+    return _backed_off(world, change, slot.spec_hash)
+
+
+def _backed_off(world: World, change: Change, spec_hash: str = "") -> Change:
+    """Return the change, or why it waits where its last try is too fresh."""
+    attempt = world.attempts.get(change.slot)
+    if change.steps and attempt and attempt.spec_hash == spec_hash and world.now < not_before(change.slot, attempt):
+        left = show_duration(not_before(change.slot, attempt) - world.now)
         return _waiting(change, Reason(f"retry {attempt.count}", attempt.error or "did not get ready", f"in {left}"))
     return change
 
@@ -264,7 +280,7 @@ def _pruned(world: World, *, prune_all: bool) -> Iterator[Change]:
         yield from (Change(name, Action.REFUSE, (why,)) for name in gone)
         return
     for name in gone:
-        yield _removal(name, world.observed.slot(name))
+        yield _backed_off(world, _removal(name, world.observed.slot(name)))
 
 
 def _removal(name: str, seen: SlotObservation) -> Change:
@@ -278,6 +294,7 @@ def _removal(name: str, seen: SlotObservation) -> Change:
         (is_up, Step(StepKind.STOP, name)),
         (definition, Step(StepKind.REMOVE, name)),
         (definition, Step(StepKind.RELOAD)),
+        (service, Step(StepKind.RESET_FAILED, name)),
         (True, Step(StepKind.FORGET, name)),
     ]
     path, before = (definition.path, definition.text) if definition else ("", None)

@@ -28,16 +28,17 @@ class SlotState(StrEnum):
 
 
 _S = SlotState
-EDGES: Mapping[SlotState, frozenset[SlotState]] = {
-    _S.OFFLINE: frozenset({_S.PULLING, _S.STARTING, _S.ERROR}),
-    _S.PULLING: frozenset({_S.STARTING, _S.OFFLINE, _S.ERROR}),
-    _S.STARTING: frozenset({_S.WARMING, _S.UNLOADING, _S.ERROR}),
-    _S.WARMING: frozenset({_S.READY, _S.UNLOADING, _S.ERROR}),
-    _S.READY: frozenset({_S.SERVING, _S.IDLE, _S.UNLOADING, _S.ERROR}),
-    _S.SERVING: frozenset({_S.READY, _S.UNLOADING, _S.ERROR}),
-    _S.IDLE: frozenset({_S.SERVING, _S.UNLOADING, _S.ERROR}),
-    _S.UNLOADING: frozenset({_S.OFFLINE, _S.ERROR}),
-    _S.ERROR: frozenset({_S.OFFLINE, _S.PULLING, _S.STARTING, _S.UNLOADING}),
+# Of two ways of the same length, the one along the edges that stand first is told.
+EDGES: Mapping[SlotState, tuple[SlotState, ...]] = {
+    _S.OFFLINE: (_S.PULLING, _S.STARTING, _S.ERROR),
+    _S.PULLING: (_S.STARTING, _S.OFFLINE, _S.ERROR),
+    _S.STARTING: (_S.WARMING, _S.UNLOADING, _S.ERROR),
+    _S.WARMING: (_S.READY, _S.UNLOADING, _S.ERROR),
+    _S.READY: (_S.SERVING, _S.IDLE, _S.UNLOADING, _S.ERROR),
+    _S.SERVING: (_S.READY, _S.UNLOADING, _S.ERROR),
+    _S.IDLE: (_S.SERVING, _S.UNLOADING, _S.ERROR),
+    _S.UNLOADING: (_S.OFFLINE, _S.ERROR),
+    _S.ERROR: (_S.OFFLINE, _S.PULLING, _S.STARTING, _S.UNLOADING),
 }
 
 
@@ -52,5 +53,5 @@ def way(start: SlotState, end: SlotState) -> tuple[SlotState, ...]:
         path = ways.popleft()
         if path[-1] is end:
             return path[1:]
-        ways.extend((*path, state) for state in sorted(EDGES[path[-1]]) if state not in path)
+        ways.extend((*path, state) for state in EDGES[path[-1]] if state not in path)
     raise AssertionError(f"no way from {start} to {end}")  # the table is connected: a test holds it

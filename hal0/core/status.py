@@ -54,6 +54,10 @@ class SlotStatus:
     @property
     def message(self) -> str:
         """The most telling sentence about the slot: what is wrong first."""
+        if self.state is SlotState.ERROR and not self.condition(ConditionType.STALLED).status:
+            said = [self.condition(kind).message for kind in (ConditionType.RUNNING, ConditionType.READY)]
+            if any(said):
+                return "; ".join(filter(None, said))
         order = (ConditionType.STALLED, ConditionType.ACCEPTED, ConditionType.SYNCED, ConditionType.READY)
         for kind in order:
             condition = self.condition(kind)
@@ -143,17 +147,18 @@ def _state_of_active(
         return _state_of_ready(spec, signs)
     if before is None:
         return SlotState.WARMING
-    if before.state.is_dispatchable:
+    if before.state.is_dispatchable and not _is_new_run(seen, before):
         return _state_of_ready(spec, signs) if failures < PROBE_PATIENCE else SlotState.ERROR
-    if before.state is SlotState.ERROR and _is_same_run(seen, before):
+    if before.state is SlotState.ERROR and before.service and not _is_new_run(seen, before):
         return SlotState.ERROR
     is_late = before.state is SlotState.WARMING and signs.now - before.since > spec.start_deadline
     return SlotState.ERROR if is_late else SlotState.WARMING
 
 
-def _is_same_run(seen: SlotObservation, before: SlotStatus) -> bool:
+def _is_new_run(seen: SlotObservation, before: SlotStatus) -> bool:
+    """Return whether the service was started anew since it was last seen."""
     now = seen.service.value if isinstance(seen.service, Known) else None
-    return now is not None and before.service is not None and now.invocation == before.service.invocation
+    return now is not None and before.service is not None and now.invocation != before.service.invocation
 
 
 def _state_of_ready(spec: SlotSpec, signs: Signs) -> SlotState:

@@ -58,7 +58,9 @@ class Reason:
 
     def __str__(self) -> str:
         """``field: before -> after``."""
-        return f"{self.field}: {self.before} -> {self.after}" if self.before or self.after else self.field
+        if not (self.before or self.after):
+            return self.field
+        return f"{self.field}: {self.before} -> {self.after}" if self.before else f"{self.field}: {self.after}"
 
 
 @dataclass(frozen=True, slots=True)

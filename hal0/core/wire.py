@@ -58,8 +58,8 @@ def slot_json(slot: SlotStatus, *, now: float) -> Json:
     }
 
 
-def slot_detail_json(slot: SlotStatus, *, now: float, transitions: list[Json]) -> Json:
-    """Return one slot with everything that is known of it; ``transitions`` newest first."""
+def slot_detail_json(slot: SlotStatus, *, now: float, transitions: list[Json], acts: list[Json]) -> Json:
+    """Return one slot with everything that is known of it; ``transitions`` and ``acts`` newest first."""
     service, instance = slot.service, slot.instance
     return slot_json(slot, now=now) | {
         "version": VERSION,
@@ -84,6 +84,7 @@ def slot_detail_json(slot: SlotStatus, *, now: float, transitions: list[Json]) -
             "command": list(instance.command),
         },
         "transitions": transitions,
+        "acts": acts,
     }
 
 

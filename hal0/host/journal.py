@@ -19,14 +19,15 @@ _ALLOW = "Add the user to the group `systemd-journal`, and log in again."
 _LONGEST_LINE = 1 << 20  # bytes; a longer line is left out of a followed stream
 
 
-async def logs(unit: str, lines: int, scope: Scope) -> list[str]:
+async def logs(unit: str, lines: int, scope: Scope, *said_by: str) -> list[str]:
     """Return the last lines of a unit, oldest first; a machine without journalctl has none.
 
+    ``said_by`` are the syslog identifiers to keep: podman writes its own events into the unit's journal, too.
     Raises ``HostUnreachable`` when journalctl is not done in ten seconds and ``StepFailed`` when it failed.
     """
     if shutil.which("journalctl") is None:
         return []
-    async with _journalctl(unit, scope, "-n", str(lines)) as process:
+    async with _journalctl(unit, scope, "-n", str(lines), *_only(said_by)) as process:
         try:
             async with asyncio.timeout(READ_S):
                 out, err = await process.communicate()
@@ -39,11 +40,11 @@ async def logs(unit: str, lines: int, scope: Scope) -> list[str]:
     return _text(out).splitlines()
 
 
-async def follow(unit: str, scope: Scope) -> AsyncGenerator[str]:
+async def follow(unit: str, scope: Scope, *said_by: str) -> AsyncGenerator[str]:
     """Yield lines as a unit writes them, from now on, until closed; nothing without journalctl."""
     if shutil.which("journalctl") is None:
         return
-    async with _journalctl(unit, scope, "-n", "0", "-f") as process:
+    async with _journalctl(unit, scope, "-n", "0", "-f", *_only(said_by)) as process:
         stream = process.stdout
         while stream is not None and not stream.at_eof():
             with contextlib.suppress(ValueError):  # readline's way to say: dropped, too long
@@ -69,6 +70,10 @@ async def _journalctl(unit: str, scope: Scope, *options: str) -> AsyncIterator[a
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
         await process.communicate()
+
+
+def _only(said_by: tuple[str, ...]) -> list[str]:
+    return [f"--identifier={name}" for name in said_by]
 
 
 def _text(raw: bytes) -> str:

@@ -55,8 +55,8 @@ class Runtime(Protocol):
     async def pull(self, image: str) -> None:
         """Fetch an image. May take minutes: the caller runs it beside the loop."""
 
-    async def logs(self, slot: str, *, lines: int) -> list[str]:
-        """Return the last lines that the slot's service wrote."""
+    async def logs(self, slot: str, *, lines: int, engine_only: bool = False) -> list[str]:
+        """Return the last lines that the slot's service wrote; ``engine_only`` leaves out the manager's remarks."""
 
     def follow(self, slot: str) -> AsyncIterator[str]:
         """Yield lines as the slot's service writes them."""

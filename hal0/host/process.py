@@ -118,7 +118,7 @@ class ProcessRuntime:
         """Raise ``StepFailed``: processes have no images."""
         raise StepFailed(f"can't pull {image}: slots run as processes here, without images")
 
-    async def logs(self, slot: str, *, lines: int) -> list[str]:
+    async def logs(self, slot: str, *, lines: int, engine_only: bool = False) -> list[str]:  # noqa: ARG002  (all are)
         """Return the last lines that the slot's processes wrote, oldest first."""
         return await asyncio.to_thread(self._log(slot).tail, lines)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Activity, Definition, Instance, Service, SlotObservation
+from hal0.core.spec import container_name
 from hal0.errors import HostUnreachable
 from hal0.host import journal
 from hal0.host.dropins import Dropins, is_slot
@@ -105,13 +106,13 @@ class SystemdRuntime:
         """Fetch an image; being cancelled ends the transfer."""
         await self._podman.pull(image)
 
-    async def logs(self, slot: str, *, lines: int) -> list[str]:
+    async def logs(self, slot: str, *, lines: int, engine_only: bool = False) -> list[str]:
         """Return the last lines of the slot's service in the journal, oldest first."""
-        return await journal.logs(unit_of(slot), lines, self._scope)
+        return await journal.logs(unit_of(slot), lines, self._scope, *_said_by(slot, engine_only=engine_only))
 
     async def follow(self, slot: str) -> AsyncGenerator[str]:
         """Yield lines as the slot's service writes them to the journal."""
-        async with contextlib.aclosing(journal.follow(unit_of(slot), self._scope)) as lines:
+        async with contextlib.aclosing(journal.follow(unit_of(slot), self._scope, *_said_by(slot))) as lines:
             async for line in lines:
                 yield line
 
@@ -179,6 +180,12 @@ class SystemdRuntime:
         async for unit in self._systemd.changes():
             if name := EVERYTHING if unit == EVERYTHING else _slot_of(unit):
                 yield name
+
+
+def _said_by(slot: str, *, engine_only: bool = False) -> tuple[str, ...]:
+    """Return whose lines are a slot's: its engine's (the unit sets that identifier) and systemd's about it."""
+    engine = container_name(slot)
+    return (engine,) if engine_only else (engine, "systemd")
 
 
 def unit_of(slot: str) -> str:

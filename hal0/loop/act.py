@@ -6,6 +6,7 @@ A slot whose step fails or waits is left for a later pass; the other slots go on
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from hal0.host.ports import Runtime
 from hal0.host.store import Store
 from hal0.loop.news import Feed, Outcome, StepNews
 from hal0.loop.pulls import Pulls
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +67,16 @@ class _Batch:
         try:
             await self._do(step)
         except Hal0Error as error:
-            halt = Halt(isinstance(error, StepWaits), f"{error} {error.hint}".strip())
-            self.halted.update(dict.fromkeys(slots, halt))
-            self._tell(step, slots, Outcome.WAITING if halt.waits else Outcome.FAILED, halt.message, begun)
+            self._halt(step, slots, Halt(isinstance(error, StepWaits), f"{error} {error.hint}".strip()), begun)
+        except Exception as error:  # (a fault of ours must halt its slot, not come again at once)
+            _log.exception("step %s of %s broke", step.kind.name.lower(), ", ".join(sorted(slots)))
+            self._halt(step, slots, Halt(waits=False, message=f"hal0 broke: {error!r}"), begun)
         else:
             self._tell(step, slots, Outcome.OK, begun=begun)
+
+    def _halt(self, step: Step, slots: frozenset[str], halt: Halt, begun: float) -> None:
+        self.halted.update(dict.fromkeys(slots, halt))
+        self._tell(step, slots, Outcome.WAITING if halt.waits else Outcome.FAILED, halt.message, begun)
 
     async def _do(self, step: Step) -> None:
         runtime, store = self.actor.runtime, self.actor.store

@@ -21,6 +21,8 @@ from hal0.loop.reconcile import Leave, Reconciler
 
 _log = logging.getLogger(__name__)
 _AFTER_A_FAULT = 5.0
+_SETTLE = 0.05
+"""Seconds between passes at the least: one act on a unit sends a burst of signals."""
 _STOP_PATIENCE = 30.0
 
 
@@ -63,10 +65,11 @@ async def _tasks(settings: Settings, reconciler: Reconciler, runtime: Runtime) -
 
 
 async def drive(reconciler: Reconciler) -> None:
-    """Make passes for ever. A pass that breaks is logged and made again: the loop outlives its faults."""
+    """Make passes for ever, once somebody has made the first. One that breaks is logged and made again."""
     queue, clock = reconciler.queue, reconciler.clock
-    queue.add(MANIFESTS)
+    await reconciler.begun.wait()
     while True:
+        await asyncio.sleep(_SETTLE)
         await queue.wait(clock.now())
         keys = queue.take(clock.now())
         if not keys:

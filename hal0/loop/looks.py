@@ -26,9 +26,10 @@ def next_looks(world: World, current: Plan, snapshot: Snapshot) -> Iterator[tupl
     if deadline is not None:
         yield EVERYTHING, deadline
     for change in current.changes:
-        attempt = world.attempts.get(change.slot)
-        if change.action is Action.WAIT and attempt:
-            yield change.slot, not_before(change.slot, attempt)
+        if change.action is Action.WAIT:
+            attempt = world.attempts.get(change.slot)
+            retry = not_before(change.slot, attempt) if attempt else 0.0
+            yield change.slot, max(retry, world.now + LOADING)
     for name, slot in snapshot.slots.items():
         if (wait := _wait(slot)) is not None:
             yield name, world.now + wait

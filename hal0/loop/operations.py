@@ -61,7 +61,10 @@ def slot(reconciler: Reconciler, name: str) -> SlotStatus:
 def slot_detail(reconciler: Reconciler, name: str) -> Json:
     """Return one slot with everything that is known of it."""
     moves = [{"before": move.before, "after": move.after, "at": move.at} for move in reconciler.store.transitions(name)]
-    return slot_detail_json(slot(reconciler, name), now=reconciler.clock.now(), transitions=moves)
+    acts = [
+        {"action": act.action, "drift": act.drift, "why": act.why, "at": act.at} for act in reconciler.store.acts(name)
+    ]
+    return slot_detail_json(slot(reconciler, name), now=reconciler.clock.now(), transitions=moves, acts=acts)
 
 
 async def preview(reconciler: Reconciler, leave: Leave | None = None) -> Plan:

@@ -83,14 +83,21 @@ class Publisher:
     def _tell(self, before: Mapping[str, SlotStatus], after: Mapping[str, SlotStatus]) -> None:
         """Record and announce each state on the way from what was to what is."""
         moved: list[Transition] = []
-        for name, slot in after.items():
-            state = before[name].state if name in before else SlotState.OFFLINE
-            for step in way(state, slot.state):
-                self.feed.publish(StateNews(name, state, step, slot.message))
+        ends = {name: (slot.state, slot.message) for name, slot in after.items()}
+        ends |= {name: (SlotState.OFFLINE, "removed") for name in before if name not in after}
+        for name, (end, message) in ends.items():
+            state = before[name].state if name in before else self._last_state(name)
+            for step in way(state, end):
+                self.feed.publish(StateNews(name, state, step, message))
                 # A busy slot goes back and forth with every request: that is counted, not recorded.
                 if not {state, step} <= _IN_USE:
                     moved.append(Transition(name, state, step, self.clock.wall()))
-                    _log.info("slot %s: %s -> %s %s", name, state, step, slot.message)
+                    _log.info("slot %s: %s -> %s", name, state, step)
                 state = step
         if moved:
             self.store.add_transitions(moved)
+
+    def _last_state(self, name: str) -> SlotState:
+        """Return the state that an earlier hal0 left a slot in."""
+        last = self.store.transitions(name, limit=1)
+        return SlotState(last[0].after) if last else SlotState.OFFLINE

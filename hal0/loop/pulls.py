@@ -32,10 +32,10 @@ class Pulls:
         self._waiting.setdefault(image, set()).add(slot)
         raise StepWaits(f"pulling {image}")
 
-    def is_waiting(self, slot: str) -> bool:
-        """Return whether a slot waits for an image that is on the way."""
+    def is_waiting(self, slot: str, wanted: str | None = None) -> bool:
+        """Return whether a slot waits for an image that is on the way: for any, or for the one that is wanted."""
         return any(
-            slot in slots and (task := self._tasks.get(image)) is not None and not task.done()
+            slot in slots and wanted in {None, image} and (task := self._tasks.get(image)) is not None and not task.done()
             for image, slots in self._waiting.items()
         )
 

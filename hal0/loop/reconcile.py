@@ -7,6 +7,7 @@ left out of further batches, so that a slow stop of one slot holds up no other.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -19,9 +20,10 @@ from hal0.core.plan import World, plan
 from hal0.core.schedule import Demand
 from hal0.core.spec import Desired
 from hal0.core.status import Snapshot
-from hal0.core.steps import Plan, StepKind
+from hal0.core.steps import Action, Change, Plan, StepKind
+from hal0.errors import Hal0Error
 from hal0.host.ports import EVERYTHING, MANIFESTS, Clock
-from hal0.host.store import Store
+from hal0.host.store import Act, Store
 from hal0.loop.act import Actor, Halt
 from hal0.loop.desire import Source
 from hal0.loop.looks import next_looks
@@ -29,6 +31,8 @@ from hal0.loop.news import Feed, PassNews
 from hal0.loop.observe import Observer
 from hal0.loop.publish import Publisher
 from hal0.loop.queue import WorkQueue
+
+_log = logging.getLogger(__name__)
 
 USE = "@use"
 """The key that says: only demand has changed; derive the status again, without looking at the host."""
@@ -62,7 +66,9 @@ class Reconciler:
     desired: Desired = field(default_factory=lambda: Desired({}))
     attempts: dict[str, Attempt] = field(default_factory=dict)
     demand: dict[str, Demand] = field(default_factory=dict)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
     _busy: set[str] = field(default_factory=set)
+    _unseen: set[str] = field(default_factory=set)
     _batches: set[asyncio.Task[None]] = field(default_factory=set)
     _passes: asyncio.Lock = field(default_factory=asyncio.Lock)
     _lines: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
@@ -77,6 +83,7 @@ class Reconciler:
         async with self._passes:
             current = await self._survey(keys, leave or self.leave)
             self._begin(current)
+            self.begun.set()
             return current
 
     async def survey(self) -> Plan:
@@ -96,8 +103,8 @@ class Reconciler:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a batch is under way."""
-        return bool(self._batches)
+        """Whether a batch is under way, or its slots have not been looked at since."""
+        return bool(self._batches or self._unseen)
 
     def begin_use(self, slot: str) -> None:
         """Register demand: a request for a slot begins. However many wait, the slot is looked at once."""
@@ -136,6 +143,7 @@ class Reconciler:
         if keys == {USE}:
             return Observed(dict(self.observer.seen), now)
         everything = bool(keys & {EVERYTHING, MANIFESTS}) or not self.snapshot.is_ready
+        self._unseen = set() if everything else self._unseen - keys
         observed = await self.observer.look(self.desired, only=None if everything else keys - {USE}, now=now)
         self._remember(observed)
         await self._read_last_lines(observed)
@@ -158,17 +166,39 @@ class Reconciler:
             if service is None or service.activity not in _BROKEN:
                 self._lines.pop(name, None)
             elif self._lines.get(name, ("", ()))[0] != service.invocation:
-                lines = await self.observer.runtime.logs(name, lines=_LAST_LINES)
-                self._lines[name] = (service.invocation, tuple(lines))
+                self._lines[name] = (service.invocation, await self._last_lines(name))
+
+    async def _last_lines(self, name: str) -> tuple[str, ...]:
+        try:
+            lines = await self.observer.runtime.logs(name, lines=_LAST_LINES, engine_only=True)
+            return tuple(dict.fromkeys(lines))  # a crash loop says the same again and again
+        except Hal0Error as error:
+            return (f"its log can't be read: {error}",)
 
     def _begin(self, current: Plan) -> None:
-        changes = tuple(change for change in current.changes if change.steps and change.slot not in self._busy)
+        changes = tuple(change for change in current.changes if change.steps and not self._is_under_way(change))
         if not changes:
             return
         self._busy |= {change.slot for change in changes}
+        self._record(changes)
         task = asyncio.create_task(self._batch(replace(current, changes=changes)))
         self._batches.add(task)
         task.add_done_callback(self._batches.discard)
+
+    def _is_under_way(self, change: Change) -> bool:
+        """Return whether a batch works on a slot, or would only find out that its pull has not ended."""
+        image = next((step.payload for step in change.steps if step.kind is StepKind.PULL), "")
+        return change.slot in self._busy or self.actor.pulls.is_waiting(change.slot, image)
+
+    def _record(self, changes: tuple[Change, ...]) -> None:
+        """Keep and log what is being done and why: a healed drift must not go unnoticed."""
+        acts = []
+        for change in changes:
+            why = "; ".join(str(reason) for reason in change.reasons)
+            acts.append(Act(change.slot, change.action.value, change.is_drift, why, self.clock.wall()))
+            where = "changed outside hal0: " if change.is_drift else ""
+            _log.info("slot %s: %s: %s%s", change.slot, change.action.value, where, why)
+        self.store.add_acts(acts)
 
     async def _batch(self, batch: Plan) -> None:
         slots = {change.slot for change in batch.changes}
@@ -178,6 +208,7 @@ class Reconciler:
             self._count_attempts(batch, halted)
         finally:
             self._busy -= slots
+            self._unseen |= slots
             for slot in slots:
                 self.queue.add(slot)
 
@@ -185,11 +216,13 @@ class Reconciler:
         for change in batch.changes:
             slot, halt = self.desired.slots.get(change.slot), halted.get(change.slot)
             starts = any(step.kind is StepKind.START for step in change.steps)
-            if slot is None or (halt and halt.waits) or not (halt or starts):
+            if change.action is Action.DELETE and not halt:
+                self.attempts.pop(change.slot, None)
+            if (halt and halt.waits) or not (halt or starts):
                 continue
-            error = halt.message if halt else ""
+            error, spec_hash = halt.message if halt else "", slot.spec_hash if slot else ""
             before = self.attempts.get(change.slot)
-            self.attempts[change.slot] = tried(before, slot.spec_hash, self.clock.now(), error)
+            self.attempts[change.slot] = tried(before, spec_hash, self.clock.now(), error)
 
     def _publish(self, world: World, current: Plan) -> None:
         lines = {name: lines for name, (_, lines) in self._lines.items()}

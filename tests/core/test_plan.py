@@ -136,11 +136,13 @@ def test_a_retagged_image_restarts_the_slot() -> None:
     assert kinds(change) == [StepKind.STOP, StepKind.RESET_FAILED, StepKind.START]
 
 
-def test_a_container_that_is_gone_under_an_active_unit_is_replaced() -> None:
+def test_a_container_that_is_gone_under_an_active_unit_is_systemds_to_restart() -> None:
     wanted = desired(slots("chat"))
     host = applied(wanted)
     del host.instances["chat"]
-    assert kinds(only_change(plan(world(host, wanted)))) == [StepKind.STOP, StepKind.RESET_FAILED, StepKind.START]
+    change = only_change(plan(world(host, wanted)))
+    assert change.action is Action.WAIT
+    assert change.is_drift
 
 
 def test_an_operators_dropin_is_left_alone_and_never_fought() -> None:
@@ -204,7 +206,9 @@ def test_a_slot_whose_manifest_is_gone_is_stopped_removed_and_forgotten() -> Non
     host = applied(desired(slots("chat", "embed", "rank")))
     change = only_change(plan(world(host, desired(slots("chat", "embed")))))
     assert change.action is Action.DELETE
-    assert kinds(change) == [StepKind.STOP, StepKind.REMOVE, StepKind.RELOAD, StepKind.FORGET]
+    assert kinds(change) == [
+        StepKind.STOP, StepKind.REMOVE, StepKind.RELOAD, StepKind.RESET_FAILED, StepKind.FORGET,
+    ]  # fmt: skip
 
 
 def test_pruning_most_slots_is_refused_unless_asked_for() -> None:
@@ -312,7 +316,7 @@ def hosts_and_wishes(draw: st.DrawFn) -> tuple[FakeHost, Desired]:
     host = FakeHost()
     host.carry_out(plan(World(before, observe(host, before), now=10.0)))
     for name in draw(st.lists(st.sampled_from(NAMES), max_size=4)):
-        draw(st.sampled_from([_stop, _fail, _edit, _lose, _retag, _forget_container, _stale]))(host, name)
+        draw(st.sampled_from([_stop, _fail, _edit, _lose, _retag, _remove_container, _stale]))(host, name)
     return host, desired(_manifests(draw), generation=2)
 
 
@@ -351,8 +355,9 @@ def _retag(host: FakeHost, name: str) -> None:
         host.images[ref] = f"retagged-for-{name}"
 
 
-def _forget_container(host: FakeHost, name: str) -> None:
-    host.instances.pop(name, None)
+def _remove_container(host: FakeHost, name: str) -> None:
+    if host.instances.pop(name, None):
+        host.activity[name] = Activity.FAILED
 
 
 def _stale(host: FakeHost, name: str) -> None:
