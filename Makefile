@@ -16,9 +16,17 @@ help:  ## Show what there is to make
 
 $(VENV)/.run: pyproject.toml
 	@echo "== installing hal0 and its embedded engine into $(VENV)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python's venv module is missing: apt-get install python3-venv"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) 2>/dev/null || $(MAKE) --no-print-directory venv
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -e '.[embedded]'
 	@touch $@
+
+.PHONY: venv
+venv:  # Debian keeps venv in a package of its own: a fresh machine lacks it
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "== installing Debian's python3-venv"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv; \
+	else echo "python's venv module is missing: as root, apt-get install python3-venv"; exit 1; fi
+	rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "== installing what the checks and tests need"
