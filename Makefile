@@ -14,19 +14,23 @@ STATE := $(CURDIR)/.hal0
 help:  ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV)/.run: pyproject.toml
+# What a fresh Debian lacks: venv is a package of its own there, and the engine needs GNU's OpenMP library.
+.PHONY: system
+system:
+	@missing=""; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
+	/sbin/ldconfig -p | grep -q libgomp.so.1 || missing="$$missing libgomp1"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "== installing from Debian:$$missing"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	else echo "missing: as root, apt-get install$$missing"; exit 1; fi
+
+$(VENV)/.run: pyproject.toml | system
 	@echo "== installing hal0 and its embedded engine into $(VENV)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) 2>/dev/null || $(MAKE) --no-print-directory venv
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -e '.[embedded]'
 	@touch $@
-
-.PHONY: venv
-venv:  # Debian keeps venv in a package of its own: a fresh machine lacks it
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "== installing Debian's python3-venv"; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv; \
-	else echo "python's venv module is missing: as root, apt-get install python3-venv"; exit 1; fi
-	rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "== installing what the checks and tests need"
@@ -61,7 +65,6 @@ check: $(VENV)/.dev  ## Format, lint, types, import contracts and the fast tests
 
 .PHONY: test
 test: $(VENV)/.dev $(MODEL)  ## Every test: the embedded engine, and a booted systemd with podman
-	$(BIN)/python tests/realhost/requirements.py
 	HAL0_TEST_MODEL=$(CURDIR)/$(MODEL) $(BIN)/python -m pytest
 
 .PHONY: bench

@@ -19,7 +19,9 @@ _NAMED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"'}
 
 def exec_start(text: str) -> tuple[str, ...]:
     """Read ExecStart= of a drop-in back, as systemd would."""
-    line = [line for line in text.splitlines() if line.startswith("ExecStart=")][-1].removeprefix("ExecStart=")
+    line = [line for line in text.replace("\\\n", " ").splitlines() if line.startswith("ExecStart=")][-1].removeprefix(
+        "ExecStart="
+    )
     words = [_unescape(quoted) if quoted else plain for quoted, plain in _WORD.findall(line)]
     return tuple(word.replace("%%", "%").replace("$$", "$") for word in words)
 
