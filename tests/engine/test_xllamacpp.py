@@ -58,6 +58,13 @@ class Engine:
             time.sleep(0.02)
         pytest.fail(f"not ready; its log says:\n{self.log.read_text()}")
 
+    def until_logged(self, text: str) -> None:
+        """Wait for a line that is written a moment after the port answers."""
+        end = time.monotonic() + DEADLINE
+        while text not in self.log.read_text():
+            assert time.monotonic() < end, f"never logged {text!r}:\n{self.log.read_text()}"
+            time.sleep(0.02)
+
     def post(self, path: str, **body: object) -> Any:
         request = urllib.request.Request(  # noqa: S310  (loopback)
             self.url(path), json.dumps(body).encode(), {"Content-Type": "application/json"}
@@ -94,7 +101,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterat
 def test_health_is_503_until_the_model_is_loaded(tmp_path: Path, model_path: Path) -> None:
     with running(tmp_path, model_path) as engine:
         assert engine.seen_until_ready() <= {0, 503, 200}
-        assert f"ready on http://127.0.0.1:{engine.port}" in engine.log.read_text()
+        engine.until_logged(f"ready on http://127.0.0.1:{engine.port}")
 
 
 def test_a_chat_completion(engine: Engine) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -171,8 +171,8 @@ def test_a_broken_manifest_beside_good_ones_stops_no_slot(host: Host) -> None:
     assert host.ask("http://127.0.0.1:8080/v1", "chat")["whole"]
 
 
-def _refused(host: Host) -> dict[str, str] | None:
-    conditions: list[dict[str, str]] = host.slot("chat")["conditions"]
+def _refused(host: Host) -> dict[str, Any] | None:
+    conditions: list[dict[str, Any]] = host.slot("chat")["conditions"]
     return next((item for item in conditions if item["type"] == "Accepted" and item["status"] is False), None)
 
 
