@@ -189,9 +189,11 @@ class FakeRuntime:
         self.host.images[image] = f"id-{image}"
 
     async def logs(self, slot: str, *, lines: int, engine_only: bool = False) -> list[str]:
+        self._check("logs", slot)
         return self.last_lines[-lines:]
 
     async def follow(self, slot: str) -> AsyncIterator[str]:
+        self._check("follow", slot)
         for line in self.last_lines:
             yield f"{slot}: {line}"
 
@@ -207,6 +209,9 @@ class FakeRuntime:
 
     def _call(self, verb: str, what: str) -> None:
         self.calls.append(f"{verb} {what}".strip())
+        self._check(verb, what)
+
+    def _check(self, verb: str, what: str) -> None:
         if fault := self.faults.get(f"{verb} {what}") or self.faults.get(verb):
             raise fault
 

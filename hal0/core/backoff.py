@@ -9,6 +9,7 @@ FIRST = 10.0
 CAP = 300.0
 STALLED_AFTER = 5
 _JITTER = 0.2
+_MOST_DOUBLINGS = 16  # well above CAP; thousands of them are no float
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Attempt:
 
 def not_before(slot: str, attempt: Attempt) -> float:
     """Return the time of the next try: exponential, capped, with a jitter that is the slot's own."""
-    delay = min(CAP, FIRST * 2.0 ** (attempt.count - 1))
+    delay = min(CAP, FIRST * 2.0 ** min(attempt.count - 1, _MOST_DOUBLINGS))
     share = zlib.crc32(f"{slot}/{attempt.count}".encode()) / 0xFFFFFFFF
     return attempt.at + delay * (1 + _JITTER * share)
 

@@ -40,10 +40,12 @@ class Condition:
 class Signs:
     """What, besides the observation, a status is derived from. ``change`` is the plan's for this slot.
 
-    ``wanted``: the slot should be up now. ``pulling``: its image is on the way. ``last_lines`` are the journal's.
+    ``fresh``: it was looked at for this status. ``wanted``: the slot should be up now. ``pulling``: its image is on
+    the way. ``last_lines`` are the journal's.
     """
 
     change: Change | None = None
+    fresh: bool = True
     wanted: bool = True
     pulling: bool = False
     attempt: Attempt | None = None
@@ -135,14 +137,14 @@ def _reconciling(
         return Condition(kind, status=False, reason="Suspended")
     if stalled.status:
         return Condition(kind, status=False, reason=stalled.reason)
-    if signs.change is not None and not _is_left_alone(signs.change):
+    if signs.change is not None and not is_left_alone(signs.change):
         return Condition(kind, status=True, reason="ChangePending")
     if signs.wanted and ready.status is not True and signs.change is None:
         return Condition(kind, status=True, reason=state.value.capitalize())
     return Condition(kind, status=False, reason="Settled")
 
 
-def _is_left_alone(change: Change) -> bool:
+def is_left_alone(change: Change) -> bool:
     """Return whether the drift policy says to leave a change as it is."""
     return change.action is Action.WAIT and any(reason.field == "drift policy" for reason in change.reasons)
 

@@ -35,7 +35,8 @@ def index(manifests: Sequence[Located[Manifest]], seeds: Sequence[Located[Manife
     hosts = _only(HostManifest, manifests)
     host_errors = [host.error(f"a second Host: the first is {hosts[0].source}", "kind") for host in hosts[1:]]
     known, alias_errors = _with_aliases(models)
-    clashes = [*_port_clashes(slots.values()), *_alias_clashes(slots)]
+    listen = hosts[0].manifest.listen_at[1] if hosts else HostManifest(kind="Host").listen_at[1]
+    clashes = [*_port_clashes(slots.values(), listen), *_alias_clashes(slots)]
     return Index(
         slots,
         known,
@@ -73,10 +74,12 @@ def _with_aliases(
     return known, errors
 
 
-def _port_clashes(slots: Iterable[Located[SlotManifest]]) -> Iterator[ManifestError]:
+def _port_clashes(slots: Iterable[Located[SlotManifest]], listen: int) -> Iterator[ManifestError]:
     claims: dict[int, list[Claim]] = defaultdict(list)
     for slot in slots:
-        if slot.manifest.port is not None:
+        if slot.manifest.port == listen:
+            yield slot.error(f"port {listen} is hal0's own", "port", hint="see `listen` in the Host manifest")
+        elif slot.manifest.port is not None:
             claims[slot.manifest.port].append((slot, ("port",)))
     for port, claimants in claims.items():
         yield from _clash(f"port {port}", claimants)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections.abc import Iterable
 
 from hal0.core.definition import digest
@@ -14,6 +15,7 @@ PODMAN = "/usr/bin/podman"
 MODELS_IN_CONTAINER = "/models"
 _TYPE_FLAGS = {SlotType.EMBEDDING: "--embedding", SlotType.RERANKING: "--reranking"}
 _THREAD_FLAGS = frozenset({"-t", "--threads"})
+_PLACEHOLDER = re.compile(r"\{(model|host|port|name|context_size|threads)\}")
 
 
 def launch(spec: SlotSpec, runtime: RuntimeName, *, model_dir: str) -> Launch:
@@ -67,20 +69,14 @@ def _has_flag(args: Iterable[str], flags: frozenset[str]) -> bool:
 def _filled(argv: Iterable[str], spec: SlotSpec, *, model: str, host: str, port: int) -> tuple[str, ...]:
     """Fill the placeholders that a profile may use; other braces (JSON in a flag) are left alone."""
     values = {
-        "{model}": model,
-        "{host}": host,
-        "{port}": str(port),
-        "{name}": spec.name,
-        "{context_size}": str(spec.context_size or 0),
-        "{threads}": str(spec.threads),
+        "model": model,
+        "host": host,
+        "port": str(port),
+        "name": spec.name,
+        "context_size": str(spec.context_size or 0),
+        "threads": str(spec.threads),
     }
-    return tuple(_replace_all(word, values) for word in argv)
-
-
-def _replace_all(word: str, values: dict[str, str]) -> str:
-    for placeholder, value in values.items():
-        word = word.replace(placeholder, value)
-    return word
+    return tuple(_PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in argv)
 
 
 def _model_mount(path: str, model_dir: str) -> tuple[str, str]:

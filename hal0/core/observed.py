@@ -111,10 +111,14 @@ def unobserved(reason: str) -> SlotObservation:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """The host at one moment. ``at`` is in seconds on the loop's clock."""
+    """The host at one moment. ``at`` is in seconds on the loop's clock.
+
+    ``fresh`` names the slots that were looked at for it, the others are as they were; None is all of them.
+    """
 
     slots: Mapping[str, SlotObservation]
     at: float = 0.0
+    fresh: frozenset[str] | None = None
 
     def slot(self, name: str) -> SlotObservation:
         """Return what was observed of a slot; a slot that was not looked at is unknown, never absent."""

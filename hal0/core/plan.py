@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from hal0.core.backoff import Attempt, not_before
 from hal0.core.definition import is_edited, split, stamp
+from hal0.core.differences import differences
 from hal0.core.facts import Known, Unknown
 from hal0.core.observed import Activity, Instance, Observed, Service, SlotObservation
 from hal0.core.quantity import show_duration
@@ -27,24 +28,25 @@ _UNUSABLE = {
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything a plan is made of. ``owned`` maps the slots that hal0 remembers to the spec it last applied."""
+    """Everything a plan is made of.
+
+    ``owned`` maps the slots that hal0 remembers to the spec it last applied. ``started`` are those that it last
+    started, and has not stopped since: one of them that is down was stopped by others.
+    """
 
     desired: Desired
     observed: Observed
     owned: Mapping[str, SlotSpec] = field(default_factory=dict)
+    started: frozenset[str] = frozenset()
     attempts: Mapping[str, Attempt] = field(default_factory=dict)
     demand: Mapping[str, Demand] = field(default_factory=dict)
     now: float = 0.0
 
 
-def plan(world: World, *, prune_all: bool = False, limit: frozenset[str] | None = None) -> Plan:
-    """Return what to do now. ``limit`` keeps the plan to some slots; ``prune_all`` allows to remove most of them."""
-    changes = [*_kept(world), *_pruned(world, prune_all=prune_all)]
-    return Plan(
-        tuple(change for change in changes if limit is None or change.slot in limit),
-        world.desired.generation,
-        world.desired.revision,
-    )
+def plan(world: World, *, prune_all: bool = False) -> Plan:
+    """Return what to do now. ``prune_all`` allows to remove more than half of the slots."""
+    changes = (*_kept(world), *_pruned(world, prune_all=prune_all))
+    return Plan(changes, world.desired.generation, world.desired.revision)
 
 
 def _kept(world: World) -> Iterator[Change]:
@@ -65,13 +67,13 @@ def _change(world: World, slot: DesiredSlot, seen: SlotObservation, verdict: Ver
     if verdict.up and seen.model == Known(value=False) and not (service and service.activity is Activity.ACTIVE):
         return Change(name, Action.REFUSE, (Reason(f"ModelMissing: there is no {slot.spec.model_path}", "", ""),))
     before = seen.definition.value.text if seen.definition.value else None
-    written = _definition_reasons(slot, before, known=name in world.owned)
+    written = _definition_reasons(slot, before, world.owned.get(name))
     if not written and service and service.load in _UNUSABLE:
         return Change(name, Action.REFUSE, (Reason(_UNUSABLE[service.load], "", ""),))
     reloaded = _reload_reasons(slot, service) if not written else ()
     if not written and _is_ending(seen):
         return Change(name, Action.WAIT, (Reason("container", "gone", "its unit ends", drift=True),))
-    moved = _activity_reasons(slot, seen, service, verdict, settled=not written)
+    moved = _activity_reasons(slot, seen, service, verdict, settled=not written, started=name in world.started)
     if not (written or reloaded or moved):
         return None
     steps = _steps(
@@ -82,6 +84,14 @@ def _change(world: World, slot: DesiredSlot, seen: SlotObservation, verdict: Ver
     return Change(
         name, _action(before, written, verdict, moved), (*written, *reloaded, *moved), steps, path, before, after
     )
+
+
+def is_as_declared(slot: DesiredSlot, seen: SlotObservation) -> bool:
+    """Return whether the definition on disk is hal0's own and what the manifests ask for."""
+    if isinstance(seen.definition, Unknown) or seen.definition.value is None:
+        return False
+    body, mark = split(seen.definition.value.text)
+    return mark is not None and mark.slot == slot.spec.name and body == slot.body
 
 
 def definition_name(slot: DesiredSlot) -> str:
@@ -109,15 +119,18 @@ def _unknown_reason(seen: SlotObservation) -> str:
     return f"unknown: {'; '.join(dict.fromkeys(reasons))}"
 
 
-def _definition_reasons(slot: DesiredSlot, before: str | None, *, known: bool) -> tuple[Reason, ...]:
+def _definition_reasons(slot: DesiredSlot, before: str | None, applied: SlotSpec | None) -> tuple[Reason, ...]:
     """Return why the definition must be written: new, removed by others, edited by others, or behind the manifests."""
     if before is None:
+        known = applied is not None
         return (Reason("definition", "removed outside hal0" if known else "absent", "present", drift=known),)
     body, mark = split(before)
     if is_edited(before):
         return (Reason("definition", "edited outside hal0", "as declared", drift=True),)
     if body == slot.body:
         return ()
+    if applied and (told := tuple(differences(applied, slot.spec))):
+        return told
     if mark and mark.spec_hash != slot.spec_hash:
         return (Reason("spec", mark.spec_hash, slot.spec_hash),)
     return (Reason("definition", "of an earlier template or setting", "as declared"),)
@@ -134,9 +147,18 @@ def _reload_reasons(slot: DesiredSlot, service: Service | None) -> tuple[Reason,
 
 
 def _activity_reasons(
-    slot: DesiredSlot, seen: SlotObservation, service: Service | None, verdict: Verdict, *, settled: bool
+    slot: DesiredSlot,
+    seen: SlotObservation,
+    service: Service | None,
+    verdict: Verdict,
+    *,
+    settled: bool,
+    started: bool,
 ) -> tuple[Reason, ...]:
-    """Return why the service must be started, stopped or replaced. ``settled``: its definition is as declared."""
+    """Return why the service must be started, stopped or replaced.
+
+    ``settled``: its definition is as declared. ``started``: hal0 started it, and did not stop it.
+    """
     activity = service.activity if service else Activity.INACTIVE
     if activity is Activity.DEACTIVATING:
         return ()
@@ -144,7 +166,7 @@ def _activity_reasons(
         return (Reason("run", activity.value, f"stopped ({verdict.why})"),) if activity.is_up else ()
     if not activity.is_up:
         # A stop that nobody here asked for is drift; a failure is the engine's own.
-        drift = settled and activity is Activity.INACTIVE
+        drift = settled and started and activity is Activity.INACTIVE
         return (Reason("service", _down(service), f"running ({verdict.why})", drift=drift),)
     if activity is not Activity.ACTIVE or isinstance(seen.instance, Unknown):
         return ()
@@ -173,8 +195,8 @@ def _instance_reasons(
         return
     overridden = settled and service is not None and service.operator_dropins and not service.needs_reload
     wanted = service.argv if overridden and service else slot.launch.argv
-    if instance.command != wanted:
-        yield Reason("container", f"started from {instance.spec_hash or 'another spec'}", slot.spec_hash, drift=settled)
+    if settled and instance.command != wanted:
+        yield Reason("container", f"started from {instance.spec_hash or 'another spec'}", slot.spec_hash, drift=True)
     if isinstance(seen.image, Known) and seen.image.value and seen.image.value != instance.image:
         yield Reason("image", instance.image[:19], seen.image.value[:19], drift=True)
 
@@ -275,6 +297,10 @@ def _is_marked(name: str, seen: SlotObservation) -> bool:
 def _pruned(world: World, *, prune_all: bool) -> Iterator[Change]:
     mine = owned(world)
     gone = sorted(mine - set(world.desired.slots))
+    if world.desired.problems:
+        # A broken manifest may be one of theirs: who is missing is not known until all is well.
+        yield from (_waits(name, "no manifest declares it, and the manifests have errors") for name in gone)
+        return
     if not prune_all and len(gone) * 2 > len(mine):
         why = Reason(f"pruning {len(gone)} of {len(mine)} slots", "", "refused without --prune-all")
         yield from (Change(name, Action.REFUSE, (why,)) for name in gone)

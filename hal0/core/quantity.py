@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kKMGT]i?)?B?$")
@@ -16,21 +17,22 @@ def parse_size(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     match = _SIZE.match(value.strip()) if isinstance(value, str) else None
-    if not match:
+    size = float(match[1]) * {**_FACTOR, **_BINARY}[match[2] or ""] if match else 0.0
+    if not 1 <= size < math.inf:
         raise ValueError("is not a size: write it like 512Mi, 8Gi or 4G")
-    unit = match[2] or ""
-    return int(float(match[1]) * {**_FACTOR, **_BINARY}[unit])
+    return int(size)
 
 
 def parse_duration(value: object) -> float:
     """Return seconds for ``90s``, ``15m``, ``1h30m`` or a number of seconds."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
         return float(value)
     text = value.strip() if isinstance(value, str) else ""
     parts = _DURATION_PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if not parts or "".join(number + unit for number, unit in parts) != text or seconds == math.inf:
         raise ValueError("is not a duration: write it like 90s, 15m or 1h30m")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    return seconds
 
 
 def show_size(size: int | None) -> str:

@@ -23,6 +23,18 @@ def systemd_join(words: Iterable[str]) -> str:
     return " ".join(systemd_quote(word) for word in words)
 
 
+def systemd_lines(words: Iterable[str]) -> str:
+    """Return a command line with an option on each line, so that a diff shows which of them changed."""
+    lines: list[str] = []
+    for word in words:
+        takes_value = bool(lines) and lines[-1].startswith("-") and " " not in lines[-1] and "=" not in lines[-1]
+        if lines and not word.startswith("-") and (takes_value or len(lines) == 1):
+            lines[-1] += f" {systemd_quote(word)}"
+        else:
+            lines.append(systemd_quote(word))
+    return " \\\n  ".join(lines)
+
+
 def systemd_text(text: str) -> str:
     """Return free text for a setting that takes specifiers but no quotes, such as Description=."""
     return " ".join(text.split()).replace("%", "%%")

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from jinja2 import Environment, StrictUndefined, Template
 
-from hal0.core.quote import systemd_join, systemd_text
+from hal0.core.quote import systemd_join, systemd_lines, systemd_text
 from hal0.core.spec import Launch, RuntimeName, SlotSpec, container_name
 
 
@@ -22,7 +22,9 @@ class Templates:
     @cached_property
     def _environment(self) -> Environment:
         environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  (not HTML)
-        environment.filters.update(systemd=systemd_join, systemd_text=systemd_text, toml=toml_string)
+        environment.filters.update(
+            systemd=systemd_join, systemd_lines=systemd_lines, systemd_text=systemd_text, toml=toml_string
+        )
         return environment
 
     @cached_property

@@ -14,7 +14,15 @@ from hal0.core.documents import ManifestError
 from hal0.core.index import Index, index
 from hal0.core.launch import launch, qualified_image
 from hal0.core.render import Templates
-from hal0.core.schema import Device, HostManifest, Manifest, ModelManifest, ProfileManifest, SlotManifest
+from hal0.core.schema import (
+    Device,
+    HostManifest,
+    Manifest,
+    ModelManifest,
+    ProfileManifest,
+    SlotManifest,
+    parse_listen,
+)
 from hal0.core.spec import Desired, DesiredSlot, HostFacts, HostSpec, SlotSpec
 from hal0.core.validate import Located, did_you_mean
 
@@ -46,12 +54,15 @@ def resolve(
     host = _host(known.host.manifest if known.host else None, facts)
     specs, problems = _specs(known, facts, host)
     problems = [*errors, *known.problems, *problems]
-    blamed = {error.name for error in problems if error.kind == "Slot"}
-    good = {name: spec for name, spec in specs.items() if name not in blamed}
-    # A broken file may be where a missing slot has moved to: nothing is removed while anything is wrong.
-    kept = {name: spec for name, spec in last_good.items() if problems and name not in good}
-    ported, port_errors = _with_ports({**good, **kept}, last_good, host)
-    problems = [*problems, *(known.slots[name].error(text, "port") for name, text in port_errors.items())]
+    while True:
+        blamed = {error.name for error in problems if error.kind == "Slot"}
+        good = {name: spec for name, spec in specs.items() if name not in blamed}
+        # A broken file may be where a missing slot has moved to: nothing is removed while anything is wrong.
+        kept = {name: spec for name, spec in last_good.items() if problems and name not in good}
+        ported, failed = _with_ports(good, kept, last_good, host)
+        if not failed:
+            break
+        problems += [known.slots[name].error(text, "port") for name, text in failed.items()]
     return Desired(
         slots={
             name: desired_slot(spec, facts, host, templates, _about(spec, problems) if name in kept else ())
@@ -186,20 +197,22 @@ def _about(spec: SlotSpec, problems: Sequence[ManifestError]) -> tuple[ManifestE
 
 
 def _with_ports(
-    specs: Mapping[str, SlotSpec], last_good: Mapping[str, SlotSpec], host: HostSpec
+    good: Mapping[str, SlotSpec], kept: Mapping[str, SlotSpec], last_good: Mapping[str, SlotSpec], host: HostSpec
 ) -> tuple[dict[str, SlotSpec], dict[str, str]]:
     """Give every slot a port: its own, the one it had, or the next free one. Returns the slots left without, too."""
-    taken = {spec.port for spec in specs.values() if spec.port}
+    holders = {spec.port: name for name, spec in kept.items()}
+    taken = {*holders, parse_listen(host.listen)[1], *(spec.port for spec in good.values())}
     free = [port for port in range(host.ports[0], host.ports[1] + 1) if port not in taken]
-    placed: dict[str, SlotSpec] = {}
-    failed: dict[str, str] = {}
-    for name, spec in sorted(specs.items(), key=lambda item: (item[0] not in last_good, item[0])):
-        had = last_good[name].port if name in last_good else 0
-        port = spec.port or (had if had in free else next(iter(free), 0))
-        if port in free:
-            free.remove(port)
-        if port:
+    had = {name: last_good[name].port if name in last_good else 0 for name in good}
+    placed, failed = dict(kept), dict[str, str]()
+    # Those that can have the port they had come first: nobody is moved for the sake of another.
+    for name, spec in sorted(good.items(), key=lambda item: (had[item[0]] not in free, not had[item[0]], item[0])):
+        port = spec.port or (had[name] if had[name] in free else next(iter(free), 0))
+        if port in holders:
+            failed[name] = f"port {port} is held by slot {holders[port]!r}, which stays as it was until all is well"
+        elif port:
             placed[name] = replace(spec, port=port)
+            free = [other for other in free if other != port]
         else:
             failed[name] = "no free port in {}-{}: widen slot_ports of the Host manifest".format(*host.ports)
     return placed, failed

@@ -20,7 +20,7 @@ class Routes:
 
 
 def routes(snapshot: Snapshot) -> Routes:
-    """Return the route table of a snapshot. Of two slots with one model a dispatchable one wins, then the first."""
+    """Return the route table of a snapshot. Of two slots with one name a dispatchable one wins, then the first."""
     table: dict[str, SlotStatus] = {}
     statuses = sorted(snapshot.slots.values(), key=lambda slot: (not slot.state.is_dispatchable, slot.name))
     for slot in statuses:
@@ -28,7 +28,7 @@ def routes(snapshot: Snapshot) -> Routes:
     for alias, model in snapshot.models.items():
         if model in table:
             table.setdefault(alias, table[model])
-    for slot in statuses:
+    for slot in reversed(statuses):
         table.update(dict.fromkeys(slot.spec.aliases, slot))
     for slot in statuses:
         table.update({slot.name: slot, f"hal0/{slot.name}": slot})

@@ -14,7 +14,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from hal0.core.quantity import parse_duration, parse_size
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
-_ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LAST_PORT = 65535
 _ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$"
 
 
@@ -65,12 +66,29 @@ class Engine(StrEnum):
 def _no_control(value: str) -> str:
     if any(char in value for char in "\0\n\r"):
         raise ValueError("must be one line, without NUL")
+    if any(ord(char) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(char) <= 0xFDEF for char in value):  # noqa: PLR2004  (Unicode's)
+        raise ValueError("holds a noncharacter, which systemd does not take for UTF-8")
+    return value
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Return host and port of ``127.0.0.1:8080`` or ``[::1]:8080``; port 0 is any free one. Raises ``ValueError``."""
+    host, colon, port = text.rpartition(":")
+    is_plain = bool(host) and ":" not in host and not any(char.isspace() for char in host)
+    is_ipv6 = host.startswith("[") and host.endswith("]")
+    if not colon or not (is_plain or is_ipv6) or not port.isdecimal() or int(port) > _LAST_PORT:
+        raise ValueError(f"{text!r} is no address to listen on: write it like 127.0.0.1:8080")
+    return host.strip("[]"), int(port)
+
+
+def _listen(value: str) -> str:
+    parse_listen(value)
     return value
 
 
 def _env(value: dict[str, str]) -> dict[str, str]:
     for name in value:
-        if not _ENV_NAME.match(name):
+        if not _ENV_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of an environment variable")
     return value
 
@@ -97,13 +115,16 @@ Size = Annotated[
     BeforeValidator(parse_size, json_schema_input_type=str | int),
     Field(description="bytes, or a text like 512Mi, 8Gi"),
 ]
-Port = Annotated[int, Field(ge=1, le=65535)]
+Port = Annotated[int, Field(ge=1, le=_LAST_PORT, strict=True)]
+Tokens = Annotated[int, Field(ge=1, strict=True)]
 
 
 class Strict(BaseModel):
     """Base of every manifest part: unknown keys are errors, values are not guessed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, str_strip_whitespace=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=False, str_strip_whitespace=False, allow_inf_nan=False
+    )
 
 
 class Limits(Strict):
@@ -124,7 +145,7 @@ class SlotManifest(Strict):
     device: Device = Device.CPU
     run: RunPolicy = RunPolicy.ALWAYS
     port: Port | None = Field(None, description="loopback port; by default the next free one, remembered")
-    context_size: int | None = Field(None, ge=1, description="tokens; by default what the model states")
+    context_size: Tokens | None = Field(None, description="tokens; by default what the model states")
     aliases: list[ModelId] = Field(default_factory=list, description="further names that /v1 answers to")
     idle_timeout: Duration = Field(900.0, description="an on-demand slot is unloaded after this long unused")
     env: Env = Field(default_factory=dict, description="environment of the engine; anyone may read it: no secrets")
@@ -142,7 +163,7 @@ class ModelManifest(Strict):
     name: ModelId
     path: Line = Field(description="file below the model directory, or an absolute path")
     aliases: list[ModelId] = Field(default_factory=list)
-    context_size: int | None = Field(None, ge=1, description="tokens, where a slot states none")
+    context_size: Tokens | None = Field(None, description="tokens, where a slot states none")
     defaults: dict[str, Any] = Field(default_factory=dict, description="request parameters, below the slot's own")
 
 
@@ -171,7 +192,7 @@ class HostManifest(Strict):
 
     kind: Literal["Host"]
     name: Name = "host"
-    listen: str = Field("127.0.0.1:8080", pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")
+    listen: Annotated[str, AfterValidator(_listen)] = Field("127.0.0.1:8080", description="address and port of hal0")
     model_dir: Line | None = Field(None, description="where model files lie; by default models/ in the state directory")
     slot_ports: str = Field("8081-8099", pattern=r"^\d{1,5}-\d{1,5}$", description="ports handed out to slots")
     image_registry: str | None = Field(
@@ -182,9 +203,14 @@ class HostManifest(Strict):
     @model_validator(mode="after")
     def _ports_in_order(self) -> HostManifest:
         first, last = self.port_range
-        if not 1 <= first <= last <= 65535:  # noqa: PLR2004  (the last port)
+        if not 1 <= first <= last <= _LAST_PORT:
             raise ValueError(f"slot_ports: {self.slot_ports} is no range of ports: write it like 8081-8099")
         return self
+
+    @property
+    def listen_at(self) -> tuple[str, int]:
+        """Host and port to listen on."""
+        return parse_listen(self.listen)
 
     @property
     def port_range(self) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from hal0.core.definition import digest
@@ -142,6 +142,6 @@ class Desired:
 
     @property
     def content(self) -> str:
-        """Digest of everything that makes a generation; where in its file a manifest stands is no part of it."""
-        parts = [[repr(replace(slot.spec, source="")), slot.body] for _, slot in sorted(self.slots.items())]
-        return digest(json.dumps([parts, repr(self.host)]))
+        """Digest of all that makes a generation; where a manifest stands, or in which order, is no part of it."""
+        slots = [asdict(slot.spec) | {"source": "", "body": slot.body} for _, slot in sorted(self.slots.items())]
+        return digest(json.dumps([slots, asdict(self.host), dict(self.models)], sort_keys=True))

@@ -21,7 +21,10 @@ PROBE_PATIENCE = 3
 
 @dataclass(frozen=True, slots=True)
 class SlotStatus:
-    """Everything a view says of a slot. ``since`` is on the loop's clock, ``failures`` are failed probes in a row."""
+    """Everything a view says of a slot.
+
+    ``since`` is on the loop's clock, ``failures`` are failed probes in a row, ``run`` is the invocation last seen.
+    """
 
     name: str
     state: SlotState
@@ -34,6 +37,7 @@ class SlotStatus:
     instance: Instance | None = None
     drift: tuple[str, ...] = ()
     failures: int = 0
+    run: str = ""
 
     def condition(self, kind: ConditionType) -> Condition:
         """Return one of the conditions; all of them are always there."""
@@ -90,7 +94,7 @@ class Snapshot:
 
 def status(slot: DesiredSlot, seen: SlotObservation, signs: Signs, before: SlotStatus | None) -> SlotStatus:
     """Return the status of a slot that follows on ``before``."""
-    failures = _failures(seen, before)
+    failures = _failures(seen, before, fresh=signs.fresh)
     state = _state(slot.spec, seen, signs, before, failures)
     since = before.since if before and before.state is state else signs.now
     return SlotStatus(
@@ -105,6 +109,7 @@ def status(slot: DesiredSlot, seen: SlotObservation, signs: Signs, before: SlotS
         instance=seen.instance.value if isinstance(seen.instance, Known) else None,
         drift=tuple(str(reason) for reason in signs.change.reasons if reason.drift) if signs.change else (),
         failures=failures,
+        run=_run(seen, before),
     )
 
 
@@ -115,8 +120,8 @@ def _applied_generation(seen: SlotObservation) -> int:
     return mark.generation if mark else 0
 
 
-def _failures(seen: SlotObservation, before: SlotStatus | None) -> int:
-    if isinstance(seen.probe, Unknown):
+def _failures(seen: SlotObservation, before: SlotStatus | None, *, fresh: bool) -> int:
+    if isinstance(seen.probe, Unknown) or not fresh:
         return before.failures if before else 0
     return 0 if seen.probe.value is ProbeResult.UP else (before.failures if before else 0) + 1
 
@@ -147,18 +152,19 @@ def _state_of_active(
         return _state_of_ready(spec, signs)
     if before is None:
         return SlotState.WARMING
-    if before.state.is_dispatchable and not _is_new_run(seen, before):
+    is_same_run = _run(seen, before) == before.run
+    if before.state.is_dispatchable and is_same_run:
         return _state_of_ready(spec, signs) if failures < PROBE_PATIENCE else SlotState.ERROR
-    if before.state is SlotState.ERROR and before.service and not _is_new_run(seen, before):
+    if before.state is SlotState.ERROR and is_same_run:
         return SlotState.ERROR
     is_late = before.state is SlotState.WARMING and signs.now - before.since > spec.start_deadline
     return SlotState.ERROR if is_late else SlotState.WARMING
 
 
-def _is_new_run(seen: SlotObservation, before: SlotStatus) -> bool:
-    """Return whether the service was started anew since it was last seen."""
-    now = seen.service.value if isinstance(seen.service, Known) else None
-    return now is not None and before.service is not None and now.invocation != before.service.invocation
+def _run(seen: SlotObservation, before: SlotStatus | None) -> str:
+    if isinstance(seen.service, Unknown):
+        return before.run if before else ""
+    return seen.service.value.invocation if seen.service.value else ""
 
 
 def _state_of_ready(spec: SlotSpec, signs: Signs) -> SlotState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 
 
@@ -114,6 +114,10 @@ class Plan:
     def is_empty(self) -> bool:
         """Whether there is nothing to change and nothing refused or waited for."""
         return not self.changes
+
+    def limited(self, slots: frozenset[str] | None) -> Plan:
+        """Return the part of a plan that touches some slots; None is all of them."""
+        return self if slots is None else replace(self, changes=tuple(c for c in self.changes if c.slot in slots))
 
     def change(self, slot: str) -> Change | None:
         """Return what happens to one slot."""

@@ -25,7 +25,7 @@ def observe(host: FakeHost, wanted: Desired) -> Observed:
 
 def world(host: FakeHost, wanted: Desired) -> World:
     owned = {name: slot.spec for name, slot in wanted.slots.items() if name in host.files}
-    return World(wanted, observe(host, wanted), owned, now=10.0)
+    return World(wanted, observe(host, wanted), owned, frozenset(host.starts), now=10.0)
 
 
 def applied(wanted: Desired) -> FakeHost:
@@ -286,7 +286,7 @@ def test_a_new_spec_does_not_wait_for_the_failures_of_the_old() -> None:
 
 def test_a_limit_keeps_the_plan_to_its_slots() -> None:
     now = world(FakeHost(), desired(slots("a", "b")))
-    assert [change.slot for change in plan(now, limit=frozenset({"b"})).changes] == ["b"]
+    assert [change.slot for change in plan(now).limited(frozenset({"b"})).changes] == ["b"]
 
 
 def test_a_masked_unit_is_refused_with_what_to_do() -> None:

@@ -1,0 +1,28 @@
+"""What differs between two specs of a slot, key by key, as an operator would say it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+from hal0.core.spec import SlotSpec
+from hal0.core.steps import Reason
+
+_NOT_TOLD = frozenset({"source", "model_path", "threads"})
+"""Where a manifest stands is no difference; the others follow from keys that are told."""
+
+
+def differences(before: SlotSpec, after: SlotSpec) -> Iterator[Reason]:
+    """Yield a reason for each key that differs; ``threads`` and the model's path only where nothing else tells."""
+    names = [field.name for field in fields(SlotSpec) if getattr(before, field.name) != getattr(after, field.name)]
+    told = [name for name in names if name not in _NOT_TOLD] or [name for name in names if name != "source"]
+    for name in told:
+        yield Reason(name, _show(getattr(before, name)), _show(getattr(after, name)))
+
+
+def _show(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items()) or "none"
+    return "none" if value in (None, "") else f"{value:g}" if isinstance(value, float) else str(value)

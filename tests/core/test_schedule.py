@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from worlds import MODEL, desired
+
+from hal0.core.schedule import Demand, Verdict, next_deadline, placement
+
+MANIFESTS = MODEL + "".join(
+    f"---\nkind: Slot\nname: {name}\nmodel: m\nrun: {run}\nidle_timeout: {idle}\n"
+    for name, run, idle in [("a", "always", 10), ("n", "never", 10), ("d", "on-demand", 10), ("e", "on-demand", 20)]
+)
+WANTED = desired(MANIFESTS)
+NAMES = ["a", "n", "d", "e", "gone"]
+# Whole seconds: at a deadline itself, fractions may be rounded to either side.
+demands = st.dictionaries(
+    st.sampled_from(NAMES), st.builds(Demand, last_used=st.integers(0, 50), in_flight=st.integers(0, 1)), max_size=5
+)
+
+
+def up(demand: dict[str, Demand], now: float) -> set[str]:
+    return {name for name, verdict in placement(WANTED, demand, now).items() if verdict.up}
+
+
+@pytest.mark.parametrize(
+    ("name", "demand", "verdict"),
+    [
+        ("a", None, Verdict(up=True, why="run: always")),
+        ("n", None, Verdict(up=False, why="run: never")),
+        ("n", Demand(100.0, 3), Verdict(up=False, why="run: never")),
+        ("d", None, Verdict(up=False, why="on demand: no request wants it")),
+        ("d", Demand(100.0), Verdict(up=True, why="on demand: used 0.0s ago")),
+        ("d", Demand(91.0), Verdict(up=True, why="on demand: used 9.0s ago")),
+        ("d", Demand(90.0), Verdict(up=False, why="on demand: no request wants it")),
+        ("d", Demand(0.0, 2), Verdict(up=True, why="on demand: 2 requests in flight")),
+    ],
+)
+def test_the_run_policy_and_the_demand_decide(name: str, demand: Demand | None, verdict: Verdict) -> None:
+    assert placement(WANTED, {name: demand} if demand else {}, 100.0)[name] == verdict
+
+
+@given(demands, st.integers(0, 100))
+def test_every_desired_slot_has_a_verdict_and_no_other(demand: dict[str, Demand], now: int) -> None:
+    assert set(placement(WANTED, demand, now)) == set(WANTED.slots)
+
+
+@given(demands, st.integers(0, 100))
+def test_verdicts_change_by_time_at_the_next_deadline_and_not_before(demand: dict[str, Demand], now: int) -> None:
+    deadline = next_deadline(WANTED, demand, now)
+    last = int(deadline) if deadline is not None else now + 1000
+    assert all(up(demand, moment) == up(demand, now) for moment in range(now, last))
+    assert deadline is None or up(demand, deadline) < up(demand, now)
+
+
+@pytest.mark.parametrize(
+    ("demand", "deadline"),
+    [
+        ({}, None),
+        ({"d": Demand(95.0)}, 105.0),
+        ({"d": Demand(95.0), "e": Demand(92.0)}, 105.0),
+        ({"d": Demand(95.0, 1), "e": Demand(92.0)}, 112.0),
+        ({"d": Demand(50.0)}, None),
+        ({"a": Demand(95.0), "n": Demand(95.0), "gone": Demand(95.0)}, None),
+    ],
+)
+def test_the_next_deadline_is_that_of_the_first_idle_slot(demand: dict[str, Demand], deadline: float | None) -> None:
+    assert next_deadline(WANTED, demand, 100.0) == deadline
