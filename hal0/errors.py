@@ -23,6 +23,14 @@ class UsageError(Hal0Error):
     """The command or its arguments can't be taken; nothing was changed."""
 
 
+class NotFound(UsageError):
+    """What was named is not there; the hint names what is close."""
+
+
+class Conflict(UsageError):
+    """The request fits, but not what hal0 is doing here."""
+
+
 class HostUnreachable(Hal0Error):
     """systemd, podman or the daemon did not answer: retry later, decide nothing now."""
 

@@ -19,7 +19,9 @@ app = typer.Typer(
 slot_app = typer.Typer(help="Look at slots.", no_args_is_help=True)
 app.add_typer(slot_app, name="slot")
 
-Root = Annotated[Path | None, typer.Argument(metavar="[PATH]", help="Manifests; by default those of the daemon.")]
+Root = Annotated[
+    Path | None, typer.Argument(metavar="[PATH]", help="Manifests; by default the daemon's, else /etc/hal0/manifests.")
+]
 ScopeName = Annotated[
     str | None, typer.Option("--scope", envvar="HAL0_SCOPE", help="system or user; by default by who you are.")
 ]

@@ -9,12 +9,8 @@ from typing import Any
 
 from hal0.cli import client, show
 from hal0.cli.client import DaemonError
-from hal0.cli.local import leave, looking, settings
 from hal0.cli.options import Options
 from hal0.errors import UsageError
-from hal0.loop import operations
-from hal0.loop.daemon import running
-from hal0.loop.operations import ApplyRequest
 
 _CHANGED = 2
 _NOT_CONVERGED = 3
@@ -28,7 +24,7 @@ def apply(options: Options, *, show_diff: bool, detailed: bool, as_json: bool, t
         for event in _by_daemon(options, timeout):
             view.show(event)
     else:
-        asyncio.run(_by_self(options, ApplyRequest(leave(options).limit, options.prune_all, timeout), view))
+        asyncio.run(_by_self(options, timeout, view))
     return view.exit_code(detailed=detailed)
 
 
@@ -84,7 +80,13 @@ def _by_daemon(options: Options, timeout: float) -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-async def _by_self(options: Options, request: ApplyRequest, view: _View) -> None:
+async def _by_self(options: Options, seconds: float, view: _View) -> None:
+    # Only here: with a daemon, the command must not pay for importing the loop.
+    from hal0.cli.local import leave, looking, settings
+    from hal0.loop import operations
+    from hal0.loop.daemon import running
+
+    request = operations.ApplyRequest(leave(options).limit, options.prune_all, seconds)
     found = settings(options.path, options.runtime, options.scope)
     if found.runtime_name == "process":
         hint = f"run `hal0 serve {found.root}`; it applies, and keeps it so"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hal0.errors import Hal0Error, HostUnreachable
+from hal0.host.scope import Scope
 
 _DEADLINE = 30.0
 
@@ -35,18 +36,14 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+def place(scope: str | None) -> Scope:
+    """Return the scope of a name; without one, the system's for root and the user's own for anyone else."""
+    return Scope.of(scope or ("system" if os.getuid() == 0 else "user"))
+
+
 def socket_path(scope: str | None) -> Path:
-    """Return where the daemon of a scope listens; ``hal0.host.scope`` says the same, at ten times the import."""
-    if run := os.environ.get("HAL0_RUN"):
-        return Path(run, "hal0.sock")
-    if is_user(scope):
-        return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}", "hal0", "hal0.sock")
-    return Path("/run/hal0/hal0.sock")
-
-
-def is_user(scope: str | None) -> bool:
-    """Return whether a scope, or the lack of one, means the user's own systemd."""
-    return scope == "user" or (scope is None and os.getuid() != 0)
+    """Return where the daemon of a scope listens."""
+    return place(scope).run_dir / "hal0.sock"
 
 
 def is_running(scope: str | None) -> bool:
@@ -92,7 +89,7 @@ def _answer(
             yield answer
         except OSError as error:
             raise HostUnreachable(
-                f"the daemon went away: {error}", hint="see its log: journalctl -u hal0-api"
+                f"the daemon went away: {error}", hint="see its log: hal0-api.service in the journal"
             ) from error
         finally:
             connection.close()

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from hal0 import resources
 from hal0.cli import show
-from hal0.cli.client import is_user
+from hal0.cli.client import place as scope_of
 from hal0.core.quote import systemd_join
 from hal0.errors import HostUnreachable, StepFailed, UsageError
 from hal0.host.scope import Scope
@@ -24,7 +24,7 @@ API_UNIT = "hal0-api.service"
 
 def install(manifests: Path | None, *, start: bool, scope: str | None) -> int:
     """Write the units that differ, reload systemd, and start the daemon. Running slots are left alone."""
-    place = Scope.of("user" if is_user(scope) else "system")
+    place = scope_of(scope)
     root = (manifests or place.manifests).resolve()
     if manifests and not root.is_dir():
         raise UsageError(f"there is no folder {root}", hint="make it, and put your manifests there")

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from hal0.cli import show
-from hal0.cli.client import is_user
+from hal0.cli.client import place
 from hal0.cli.options import Options
 from hal0.errors import UsageError
-from hal0.host.scope import Scope
 from hal0.loop import operations
 from hal0.loop.assembly import RuntimeChoice, Settings, make_reconciler, make_runtime, open_host, open_store
 from hal0.loop.reconcile import Leave, Reconciler
@@ -22,8 +21,8 @@ def settings(path: Path | None, runtime: str, scope: str | None) -> Settings:
     """Return the settings of a command; the root is the scope's own where none is named."""
     for choice in get_args(RuntimeChoice):
         if choice == runtime:
-            place = Scope.of(scope or ("user" if is_user(scope) else "system"))
-            return Settings(path or place.manifests, place, choice)
+            found = place(scope)
+            return Settings(path or found.manifests, found, choice)
     raise UsageError(f"runtime {runtime!r} is not known", hint="use auto, systemd or process")
 
 

@@ -44,15 +44,16 @@ class Dispatcher:
         self.measures.request(found.name, request.path, response.status, time.monotonic() - begun)
         return response
 
-    def models(self) -> web.Response:
+    async def models(self, _: web.Request) -> web.Response:
         """List what can be asked for: slot names first, then model ids. Wakes nothing."""
         slots = self.reconciler.snapshot.slots.values()
         names = dict.fromkeys([slot.name for slot in slots] + [slot.spec.model for slot in slots])
         data = [self._entry(name, slot) for name in names if (slot := self.routes.find(name))]
         return web.json_response({"object": "list", "data": data})
 
-    def model(self, name: str) -> web.Response:
+    async def model(self, request: web.Request) -> web.Response:
         """Describe one model."""
+        name = request.match_info["name"]
         slot = self.routes.find(name)
         return web.json_response(self._entry(name, slot)) if slot else self._not_found(name)
 
@@ -67,7 +68,7 @@ class Dispatcher:
     def _resolve(self, body: bytes) -> SlotStatus | web.Response:
         try:
             data = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return error_response(400, "request.invalid_json", f"the body is not JSON: {error}")
         model = data.get("model") if isinstance(data, dict) else None
         if not isinstance(model, str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from io import BytesIO
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector, web
 from multidict import CIMultiDict
@@ -18,6 +19,8 @@ _NOT_FORWARDED = frozenset(
         *("transfer-encoding", "host", "content-length", "authorization", "cookie", "expect"),
     }
 )
+# What a client did not say is not said for it: an engine asked for gzip would answer a client that can't read it.
+_NOT_ADDED = frozenset({"Accept", "Accept-Encoding", "Content-Type", "User-Agent"})
 _IDLE_GAP = 600.0
 _CONNECT = 5.0
 
@@ -31,6 +34,7 @@ def make_session() -> ClientSession:
         connector=TCPConnector(limit=0, force_close=True),
         timeout=ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_IDLE_GAP),
         auto_decompress=False,
+        skip_auto_headers=_NOT_ADDED,
     )
 
 
@@ -39,7 +43,7 @@ async def forward(session: ClientSession, request: web.Request, slot: SlotStatus
     url = f"http://127.0.0.1:{slot.spec.port}{request.rel_url}"
     try:
         answer = await session.request(
-            request.method, url, data=body, headers=_headers(request.headers.items()), allow_redirects=False
+            request.method, url, data=BytesIO(body), headers=_headers(request.headers.items()), allow_redirects=False
         )
     except (ClientError, TimeoutError) as error:
         return error_response(502, "slot.unreachable", f"slot {slot.name} did not answer: {error}", retry_after=1)
@@ -66,7 +70,7 @@ async def _stream(answer: ClientResponse, response: web.StreamResponse, slot: Sl
         if answer.content_type != "text/event-stream":
             raise
         body = error_body(502, "slot.stream_broken", f"slot {slot.name} broke off: {error}")
-        await response.write(b"data: " + json.dumps(body).encode() + b"\n\n")
+        await response.write(b"\n\ndata: " + json.dumps(body).encode() + b"\n\n")
     await response.write_eof()
 
 

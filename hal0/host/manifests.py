@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hal0 import resources
-from hal0.core.documents import Document, ManifestError, parse_file
+from hal0.core.documents import ManifestError, parse_file
 from hal0.core.schema import Manifest
 from hal0.core.validate import Located, validate
 
@@ -29,30 +29,29 @@ class ManifestSet:
 
 @dataclass
 class ManifestRoot:
-    """Reads manifests from a folder, or from one file. Unchanged files are not parsed again."""
+    """Reads manifests from a folder, or from one file. Unchanged files are not parsed and validated again."""
 
     path: Path
-    _parsed: dict[str, tuple[str, list[Document], list[ManifestError]]] = field(default_factory=dict)
+    _parsed: dict[str, tuple[str, list[Located[Manifest]], list[ManifestError]]] = field(default_factory=dict)
 
     async def load(self) -> ManifestSet:
         """Read the root in a worker thread: never raises; what can't be read is an error of the set."""
         return await asyncio.to_thread(self.read)
 
     def read(self) -> ManifestSet:
-        """Read all files, then validate all documents together."""
+        """Read all files."""
         try:
             paths = sorted(self._paths())
         except OSError as error:
             return ManifestSet(errors=(_unreadable(self.path, error),))
-        documents: list[Document] = []
+        manifests: list[Located[Manifest]] = []
         errors: list[ManifestError] = []
         for path in paths:
             found, wrong = self._parse(path)
-            documents += found
+            manifests += found
             errors += wrong
-        good, invalid = validate(documents)
         self._forget_all_but({str(path) for path in paths})
-        return ManifestSet(tuple(good), (*errors, *invalid), revision(self.path), len(paths))
+        return ManifestSet(tuple(manifests), tuple(errors), revision(self.path), len(paths))
 
     def _paths(self) -> Iterator[Path]:
         if self.path.is_file():
@@ -62,15 +61,16 @@ class ManifestRoot:
             if path.suffix in SUFFIXES:
                 yield path
 
-    def _parse(self, path: Path) -> tuple[list[Document], list[ManifestError]]:
+    def _parse(self, path: Path) -> tuple[list[Located[Manifest]], list[ManifestError]]:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             return [], [_unreadable(path, error)]
         known = self._parsed.get(str(path))
         if known is None or known[0] != text:
-            known = (text, *parse_file(str(path), text))
-            self._parsed[str(path)] = known
+            documents, errors = parse_file(str(path), text)
+            good, invalid = validate(documents)
+            known = self._parsed[str(path)] = (text, good, [*errors, *invalid])
         return known[1], known[2]
 
     def _forget_all_but(self, files: set[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -17,16 +18,19 @@ from urllib.parse import quote
 from pydantic import TypeAdapter, ValidationError
 
 from hal0.core.spec import SlotSpec
+from hal0.errors import HostUnreachable
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS inventory (slot TEXT PRIMARY KEY, spec TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS started (slot TEXT PRIMARY KEY, boot TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS transitions (
   id INTEGER PRIMARY KEY, slot TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL, at REAL NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS acts (
   id INTEGER PRIMARY KEY, slot TEXT NOT NULL, action TEXT NOT NULL, drift INTEGER NOT NULL, why TEXT NOT NULL,
   at REAL NOT NULL) STRICT;
 """
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _KEPT = 10_000
 _SPEC = TypeAdapter(SlotSpec)
 _log = logging.getLogger(__name__)
@@ -61,6 +65,9 @@ class Store:
         self._db = _open_read_only(path) if read_only else _open(path)
         rows = self._db.execute("SELECT slot, spec FROM inventory").fetchall()
         self._specs = {slot: spec for slot, text in rows if (spec := _spec(slot, text))}
+        self._boot = _BOOT_ID.read_text().strip()
+        running = self._db.execute("SELECT slot FROM started WHERE boot = ?", (self._boot,)).fetchall()
+        self._started = frozenset(slot for (slot,) in running)
 
     @property
     def specs(self) -> Mapping[str, SlotSpec]:
@@ -78,7 +85,27 @@ class Store:
         """Drop a slot whose removal is confirmed."""
         with self._write() as db:
             db.execute("DELETE FROM inventory WHERE slot = ?", (slot,))
+            db.execute("DELETE FROM started WHERE slot = ?", (slot,))
+        self._started -= {slot}
         self._specs = {name: spec for name, spec in self._specs.items() if name != slot}
+
+    @property
+    def started(self) -> frozenset[str]:
+        """The slots that hal0 last started, in this boot of the machine, and has not stopped since."""
+        return self._started
+
+    def note_start(self, slot: str) -> None:
+        """Record that hal0 started a slot, or found it running as declared."""
+        if slot not in self._started:
+            with self._write() as db:
+                db.execute("INSERT OR REPLACE INTO started VALUES (?, ?)", (slot, self._boot))
+            self._started |= {slot}
+
+    def note_stop(self, slot: str) -> None:
+        """Record that hal0 stopped a slot."""
+        with self._write() as db:
+            db.execute("DELETE FROM started WHERE slot = ?", (slot,))
+        self._started -= {slot}
 
     def generation(self, content: str) -> int:
         """Return the generation of a content: the last one where it is the same, else the next."""
@@ -131,8 +158,11 @@ def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         return _connect(path)
+    except sqlite3.OperationalError as error:
+        # Locked or a full disk: what is in it may be sound.
+        raise HostUnreachable(f"can't use the store {path}: {error}") from error
     except sqlite3.DatabaseError as error:
-        aside = path.with_suffix(".corrupt")
+        aside = path.with_suffix(f".corrupt-{int(time.time())}")
         path.replace(aside)
         for side in ("-wal", "-shm"):
             path.with_name(path.name + side).unlink(missing_ok=True)

@@ -68,7 +68,7 @@ class _Batch:
             await self._do(step)
         except Hal0Error as error:
             self._halt(step, slots, Halt(isinstance(error, StepWaits), f"{error} {error.hint}".strip()), begun)
-        except Exception as error:  # (a fault of ours must halt its slot, not come again at once)
+        except Exception as error:  # noqa: BLE001  (a fault of ours must halt its slot, not come again at once)
             _log.exception("step %s of %s broke", step.kind.name.lower(), ", ".join(sorted(slots)))
             self._halt(step, slots, Halt(waits=False, message=f"hal0 broke: {error!r}"), begun)
         else:
@@ -84,6 +84,7 @@ class _Batch:
             case StepKind.PULL:
                 self.actor.pulls.need(step.payload, step.slot)
             case StepKind.STOP:
+                store.note_stop(step.slot)
                 await runtime.stop(step.slot)
             case StepKind.WRITE:
                 await runtime.write(step.slot, step.payload)
@@ -96,6 +97,7 @@ class _Batch:
                 await runtime.reset_failed(step.slot)
             case StepKind.START:
                 await runtime.start(step.slot)
+                store.note_start(step.slot)
             case StepKind.FORGET:
                 store.forget(step.slot)
 

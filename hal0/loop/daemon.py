@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,6 +39,8 @@ async def running(
         async with open_host(settings) as (runtime, prober):
             reconciler = make_reconciler(settings, store, runtime, prober)
             reconciler.leave = leave or reconciler.leave
+            gc.freeze()  # what is loaded by now stays, and need not be looked through for garbage
+            gc.enable()
             async with _tasks(settings, reconciler, runtime):
                 yield reconciler
             await reconciler.actor.pulls.close()

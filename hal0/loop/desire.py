@@ -15,7 +15,7 @@ from hal0.core.schema import Manifest
 from hal0.core.spec import Desired, DesiredSlot, HostFacts, RuntimeName, SlotSpec
 from hal0.core.validate import Located
 from hal0.host.cpus import usable_cpus
-from hal0.host.manifests import ManifestRoot, seed_profiles
+from hal0.host.manifests import ManifestRoot, ManifestSet, seed_profiles
 from hal0.host.store import Store
 
 
@@ -44,10 +44,20 @@ class Source:
         )
     )
     seeds: tuple[Located[Manifest], ...] = field(default_factory=seed_profiles)
+    _last: tuple[object, Desired] | None = field(default=None, init=False, repr=False)
 
     async def load(self) -> Desired:
-        """Read the root and resolve it. Never raises for bad manifests: they are in ``problems``."""
+        """Read the root and resolve it. Never raises for bad manifests: they are in ``problems``.
+
+        While nothing has changed, the answer is the same object.
+        """
         found = await self.root.load()
+        given = (found.manifests, found.errors, found.revision, self.store.specs)
+        if self._last is None or self._last[0] != given:
+            self._last = given, self._resolve(found)
+        return self._last[1]
+
+    def _resolve(self, found: ManifestSet) -> Desired:
         desired = resolve(
             found.manifests,
             found.errors,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hal0.core.backoff import not_before
-from hal0.core.conditions import ConditionType
+from hal0.core.conditions import ConditionType, is_left_alone
 from hal0.core.plan import World
 from hal0.core.schedule import next_deadline
 from hal0.core.state import SlotState
@@ -26,7 +26,7 @@ def next_looks(world: World, current: Plan, snapshot: Snapshot) -> Iterator[tupl
     if deadline is not None:
         yield EVERYTHING, deadline
     for change in current.changes:
-        if change.action is Action.WAIT:
+        if change.action is Action.WAIT and not is_left_alone(change):
             attempt = world.attempts.get(change.slot)
             retry = not_before(change.slot, attempt) if attempt else 0.0
             yield change.slot, max(retry, world.now + LOADING)

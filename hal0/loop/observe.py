@@ -25,7 +25,7 @@ class Observer:
         fresh = await self.runtime.observe(images, only=only)
         fresh = await self._probed(desired, self._with_models(desired, fresh))
         self.seen = fresh if only is None else {**self.seen, **fresh}
-        return Observed(dict(self.seen), now)
+        return Observed(dict(self.seen), now, frozenset(fresh))
 
     def _with_models(self, desired: Desired, fresh: dict[str, SlotObservation]) -> dict[str, SlotObservation]:
         models = {name: slot.spec.model_path for name, slot in desired.slots.items() if name in fresh}
@@ -35,7 +35,7 @@ class Observer:
         targets = [
             (name, slot.spec.port, slot.spec.probe)
             for name, seen in fresh.items()
-            if (slot := desired.slots.get(name)) and _is_active(seen)
+            if (slot := desired.slots.get(name)) and is_active(seen)
         ]
         if not targets:
             return fresh
@@ -45,6 +45,7 @@ class Observer:
         }
 
 
-def _is_active(seen: SlotObservation) -> bool:
+def is_active(seen: SlotObservation) -> bool:
+    """Return whether a slot's service is known to run."""
     service = seen.service.value if isinstance(seen.service, Known) else None
     return service is not None and service.activity is Activity.ACTIVE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass, field
 
 from hal0.core.conditions import ConditionType
@@ -13,7 +13,7 @@ from hal0.core.status import SlotStatus
 from hal0.core.steps import Plan
 from hal0.core.validate import did_you_mean
 from hal0.core.wire import Json, plan_json, slot_detail_json, snapshot_json
-from hal0.errors import UsageError
+from hal0.errors import NotFound, UsageError
 from hal0.host.ports import MANIFESTS
 from hal0.loop.news import News, Outcome, PassNews, StateNews, StepNews
 from hal0.loop.reconcile import Leave, Reconciler
@@ -49,13 +49,16 @@ def overview(reconciler: Reconciler) -> Json:
 
 
 def slot(reconciler: Reconciler, name: str) -> SlotStatus:
-    """Return one slot's status. Raises ``UsageError`` that names the closest one there is."""
+    """Return one slot's status. Raises ``NotFound``, which names the closest one there is."""
     found = reconciler.snapshot.slots.get(name)
     if found is None:
-        known = reconciler.snapshot.slots
-        hint = did_you_mean(name, known) or f"slots: {', '.join(known) or 'none'}"
-        raise UsageError(f"there is no slot {name!r}", hint=hint)
+        raise _no_slot(name, reconciler.snapshot.slots)
     return found
+
+
+def _no_slot(name: str, known: Collection[str]) -> NotFound:
+    hint = did_you_mean(name, known) or f"slots: {', '.join(known) or 'none'}"
+    return NotFound(f"there is no slot {name!r}", hint=hint)
 
 
 def slot_detail(reconciler: Reconciler, name: str) -> Json:
@@ -67,42 +70,41 @@ def slot_detail(reconciler: Reconciler, name: str) -> Json:
     return slot_detail_json(slot(reconciler, name), now=reconciler.clock.now(), transitions=moves, acts=acts)
 
 
-async def preview(reconciler: Reconciler, leave: Leave | None = None) -> Plan:
-    """Read, look and plan afresh, and change nothing.
+async def preview(reconciler: Reconciler, leave: Leave = Leave()) -> Plan:  # noqa: B008  (a frozen value)
+    """Read, look and plan afresh, and change nothing on the host.
 
-    Raises ``InvalidManifests``, and ``UsageError`` for a limit that names no slot.
+    Raises ``InvalidManifests``, and ``NotFound`` for a limit that names no slot.
     """
-    reconciler.leave = leave or reconciler.leave
-    current = await reconciler.survey()
+    current = await reconciler.survey(leave)
     if reconciler.desired.problems:
         raise InvalidManifests(reconciler.desired.problems)
-    check_limit(reconciler, reconciler.leave.limit)
+    check_limit(leave.limit, reconciler.snapshot.slots)
     return current
 
 
-def check_limit(reconciler: Reconciler, limit: frozenset[str] | None) -> None:
+def check_limit(limit: frozenset[str] | None, known: Collection[str]) -> None:
     """Raise ``UsageError`` for a limit that names no slot."""
-    for name in sorted(limit or ()):
-        slot(reconciler, name)
+    for name in sorted((limit or frozenset()) - set(known)):
+        raise _no_slot(name, known)
 
 
 async def apply(reconciler: Reconciler, request: ApplyRequest) -> AsyncIterator[Json]:
     """Make the host what the manifests say, and yield what happens: the plan, steps, states, and at last a recap.
 
-    Ends when every slot is as declared, or failed, or ``timeout`` has passed. Raises ``InvalidManifests`` before
-    anything is changed.
+    Ends when every slot is as declared, or failed, or ``timeout`` has passed. Raises ``InvalidManifests``, and
+    ``UsageError`` for a limit that names no slot, before anything is changed.
     """
     with reconciler.feed.subscribe() as news:
         desired = await reconciler.source.load()
         if desired.problems:
             raise InvalidManifests(desired.problems)
+        check_limit(request.limit, sorted({*desired.slots, *reconciler.store.specs}))
         watch = _Watch(reconciler, request)
         current = await reconciler.run(frozenset({MANIFESTS}), request.leave)
-        check_limit(reconciler, request.limit)
         watch.slots |= {change.slot for change in current.changes}
         yield {"event": "plan", "plan": plan_json(current)}
         deadline = reconciler.clock.now() + request.timeout
-        while not watch.is_over() and (left := deadline - reconciler.clock.now()) > 0:
+        while not (news.empty() and watch.is_over()) and (left := deadline - reconciler.clock.now()) > 0:
             try:
                 item = await asyncio.wait_for(news.get(), left)
             except TimeoutError:
@@ -175,9 +177,9 @@ class _Watch:
         return self.request.limit is None or name in self.request.limit
 
     def _failure(self, slot: SlotStatus) -> str:
-        if slot.is_ready:
-            return ""
         stalled = slot.condition(ConditionType.STALLED)
+        if slot.is_ready and not stalled.status:
+            return ""
         if stalled.status or slot.state is SlotState.ERROR:
             return stalled.message or slot.message or "the slot is in error"
         return self.failed.get(slot.name, "")

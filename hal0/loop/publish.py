@@ -61,6 +61,7 @@ class Publisher:
         for name, slot in sorted(self._known(world).items()):
             signs = Signs(
                 change=changes.get(name),
+                fresh=world.observed.fresh is None or name in world.observed.fresh,
                 wanted=verdicts.get(name, _NOT_DECLARED).up,
                 pulling=self.pulls.is_waiting(name),
                 attempt=world.attempts.get(name),

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field, replace
 
 from hal0.core.backoff import Attempt, tried
 from hal0.core.conditions import ConditionType
-from hal0.core.definition import split
 from hal0.core.facts import Known
 from hal0.core.observed import Activity, Observed
-from hal0.core.plan import World, plan
+from hal0.core.plan import World, is_as_declared, plan
 from hal0.core.schedule import Demand
 from hal0.core.spec import Desired
 from hal0.core.status import Snapshot
@@ -28,7 +27,7 @@ from hal0.loop.act import Actor, Halt
 from hal0.loop.desire import Source
 from hal0.loop.looks import next_looks
 from hal0.loop.news import Feed, PassNews
-from hal0.loop.observe import Observer
+from hal0.loop.observe import Observer, is_active
 from hal0.loop.publish import Publisher
 from hal0.loop.queue import WorkQueue
 
@@ -86,20 +85,22 @@ class Reconciler:
             self.begun.set()
             return current
 
-    async def survey(self) -> Plan:
-        """Load, look, plan and publish, and change nothing."""
+    async def survey(self, leave: Leave | None = None) -> Plan:
+        """Load, look, plan and publish, and change nothing on the host."""
         async with self._passes:
-            return await self._survey(frozenset({MANIFESTS}), self.leave)
+            return await self._survey(frozenset({MANIFESTS}), leave or self.leave)
 
     async def _survey(self, keys: frozenset[str], leave: Leave) -> Plan:
         if MANIFESTS in keys or not self.snapshot.is_ready:
-            self.desired = await self.source.load()
-            self.store.set_generation(self.desired.generation, self.desired.content)
+            desired = await self.source.load()
+            if desired is not self.desired:
+                self.store.set_generation(desired.generation, desired.content)
+                self.desired = desired
         observed = await self._observe(keys)
         world = self.world(observed)
-        current = plan(world, prune_all=leave.prune_all, limit=leave.limit)
+        current = plan(world, prune_all=leave.prune_all)
         self._publish(world, current)
-        return current
+        return current.limited(leave.limit)
 
     @property
     def is_busy(self) -> bool:
@@ -133,6 +134,7 @@ class Reconciler:
             desired=self.desired,
             observed=observed,
             owned=self.store.specs,
+            started=self.store.started,
             attempts=self.attempts,
             demand=self.demand,
             now=self.clock.now(),
@@ -141,7 +143,7 @@ class Reconciler:
     async def _observe(self, keys: frozenset[str]) -> Observed:
         now = self.clock.now()
         if keys == {USE}:
-            return Observed(dict(self.observer.seen), now)
+            return Observed(dict(self.observer.seen), now, frozenset())
         everything = bool(keys & {EVERYTHING, MANIFESTS}) or not self.snapshot.is_ready
         self._unseen = set() if everything else self._unseen - keys
         observed = await self.observer.look(self.desired, only=None if everything else keys - {USE}, now=now)
@@ -152,11 +154,12 @@ class Reconciler:
     def _remember(self, observed: Observed) -> None:
         """Record what is found in place as declared: after a crash between a write and its record, or a lost store."""
         for name, slot in self.desired.slots.items():
-            definition = observed.slot(name).definition
-            if isinstance(definition, Known) and definition.value and self.store.specs.get(name) != slot.spec:
-                body, mark = split(definition.value.text)
-                if mark and mark.slot == name and body == slot.body:
-                    self.store.remember(slot.spec)
+            if name in self._busy or not is_as_declared(slot, observed.slot(name)):
+                continue
+            if self.store.specs.get(name) != slot.spec:
+                self.store.remember(slot.spec)
+            if is_active(observed.slot(name)):
+                self.store.note_start(name)
 
     async def _read_last_lines(self, observed: Observed) -> None:
         """Fetch the last words of a service that broke, once for each of its runs."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import Any
 
 from aiohttp import web
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hal0.core.wire import Json, plan_json
 from hal0.dispatch.envelope import error_response
-from hal0.errors import Hal0Error, UsageError
+from hal0.errors import Conflict, Hal0Error, UsageError
 from hal0.loop import operations
 from hal0.loop.operations import ApplyRequest
-from hal0.loop.reconcile import Reconciler
+from hal0.loop.reconcile import Leave, Reconciler
 
 _MOST_LINES = 10_000
 
@@ -54,20 +54,28 @@ class Api:
         """Return one slot, with everything that is known of it."""
         return web.json_response(operations.slot_detail(self._reconciler, request.match_info["name"]))
 
-    async def plan(self, _: web.Request) -> web.Response:
-        """Return the plan of the last pass: what is pending, and what was changed outside hal0."""
-        return web.json_response(plan_json(self._reconciler.snapshot.plan))
+    async def plan(self, request: web.Request) -> web.Response:
+        """Return the plan of the last pass: what is pending, and what was changed outside hal0.
+
+        With ``fresh=1``, read and look anew; ``limit`` (repeated) and ``prune_all=1`` are those of apply.
+        """
+        if request.query.get("fresh") != "1":
+            return web.json_response(plan_json(self._reconciler.snapshot.plan))
+        limit = frozenset(request.query.getall("limit", [])) or None
+        leave = Leave(limit, request.query.get("prune_all") == "1")
+        return web.json_response(plan_json(await operations.preview(self._reconciler, leave)))
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         """Return the last lines of a slot's service; with ``follow=1``, those to come as well. Unix socket only."""
         if not _is_local(request):
             return _local_only()
         name = operations.slot(self._reconciler, request.match_info["name"]).name
-        lines = min(int(request.query.get("lines", "200")), _MOST_LINES)
+        lines = min(_whole_number(request, "lines", 200), _MOST_LINES)
         runtime = self._reconciler.observer.runtime
+        last = await runtime.logs(name, lines=lines)
         response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
         await response.prepare(request)
-        for line in await runtime.logs(name, lines=lines):
+        for line in last:
             await response.write(f"{line}\n".encode())
         if request.query.get("follow") == "1":
             async for line in runtime.follow(name):
@@ -78,12 +86,12 @@ class Api:
         """Apply the manifests and stream what happens, a JSON object a line. Unix socket only."""
         if not _is_local(request):
             return _local_only()
-        asked = await request.json()
-        self._check_root(asked.get("root"))
+        asked = _asked(await request.read())
+        self._check_root(asked.root)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         try:
-            async for event in operations.apply(self._reconciler, _apply_request(asked)):
+            async for event in operations.apply(self._reconciler, asked.request):
                 await _write_line(response, event)
         except Hal0Error as error:
             failure = {"event": "error", "message": str(error), "hint": error.hint, "exit_code": error.exit_code}
@@ -94,16 +102,38 @@ class Api:
         served = str(self._reconciler.source.root.path)
         if root is not None and root != served:
             hint = f"run `hal0 apply` without a path, or stop the daemon to apply {root} yourself"
-            raise UsageError(f"the daemon serves {served}, not {root}", hint=hint)
+            raise Conflict(f"the daemon serves {served}, not {root}", hint=hint)
 
 
-def _apply_request(asked: dict[str, Any]) -> ApplyRequest:
-    limit = asked.get("limit")
-    return ApplyRequest(
-        limit=frozenset(limit) if limit else None,
-        prune_all=bool(asked.get("prune_all")),
-        timeout=float(asked.get("timeout", ApplyRequest().timeout)),
-    )
+class _Asked(BaseModel):
+    """The body of an apply."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    root: str | None = None
+    limit: list[str] | None = None
+    prune_all: bool = False
+    timeout: float = ApplyRequest().timeout
+
+    @property
+    def request(self) -> ApplyRequest:
+        """What to apply, as the loop takes it."""
+        return ApplyRequest(frozenset(self.limit) if self.limit else None, self.prune_all, self.timeout)
+
+
+def _asked(body: bytes) -> _Asked:
+    try:
+        return _Asked.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the body"
+        raise UsageError(f"{where}: {first['msg']}") from error
+
+
+def _whole_number(request: web.Request, name: str, default: int) -> int:
+    text = request.query.get(name, str(default))
+    if not text.isdecimal():
+        raise UsageError(f"{name}={text!r} is no whole number")
+    return int(text)
 
 
 async def _write_line(response: web.StreamResponse, event: Json) -> None:

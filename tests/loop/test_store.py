@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from worlds import desired, slots
+
+from hal0.host.store import Act, Store, Transition
+
+SPECS = {
+    name: slot.spec
+    for name, slot in desired(
+        slots("a", "b", env="{KEY: 'va\"lue'}", defaults="{temperature: 0.7, stop: [x]}", limits="{memory: 1Gi}")
+    ).slots.items()
+}
+WRITER = """
+import sys
+from pathlib import Path
+from hal0.host.store import Store, Transition
+
+store = Store(Path(sys.argv[1]))
+count = 0
+while True:
+    store.add_transitions([Transition("a", str(count), str(part), float(count)) for part in range(50)])
+    count += 1
+    print(count, flush=True)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "hal0.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    with closing(Store(path)) as made:
+        yield made
+
+
+def again(store: Store) -> Store:
+    """Open the same file anew."""
+    store.close()
+    return Store(store.path)
+
+
+def test_specs_come_back_as_they_were(store: Store) -> None:
+    for spec in SPECS.values():
+        store.remember(spec)
+    with closing(again(store)) as found:
+        assert found.specs == SPECS
+
+
+def test_the_last_spec_of_a_slot_is_the_one_that_is_remembered(store: Store) -> None:
+    store.remember(SPECS["a"])
+    other = desired(slots("a", context_size=9)).slots["a"].spec
+    store.remember(other)
+    assert store.specs == {"a": other}
+    with closing(again(store)) as found:
+        assert found.specs == {"a": other}
+
+
+def test_what_is_forgotten_is_gone(store: Store) -> None:
+    for spec in SPECS.values():
+        store.remember(spec)
+    store.forget("a")
+    store.forget("a")
+    assert set(store.specs) == {"b"}
+    with closing(again(store)) as found:
+        assert set(found.specs) == {"b"}
+
+
+def test_specs_that_were_handed_out_do_not_change(store: Store) -> None:
+    before = store.specs
+    store.remember(SPECS["a"])
+    assert before == {}
+
+
+def test_a_new_content_is_a_new_generation_and_the_same_one_is_not(store: Store) -> None:
+    assert store.generation("x") == 1
+    store.set_generation(1, "x")
+    assert (store.generation("x"), store.generation("y")) == (1, 2)
+    store.set_generation(2, "y")
+    with closing(again(store)) as found:
+        assert (found.generation("y"), found.generation("x")) == (2, 3)
+
+
+def test_transitions_come_newest_first_and_for_one_slot(store: Store) -> None:
+    store.add_transitions([Transition("a", "offline", "starting", 1.0), Transition("b", "x", "y", 1.0)])
+    store.add_transitions([Transition("a", "starting", "warming", 2.0)])
+    with closing(again(store)) as found:
+        assert found.transitions("a") == [
+            Transition("a", "starting", "warming", 2.0),
+            Transition("a", "offline", "starting", 1.0),
+        ]
+        assert len(found.transitions("a", limit=1)) == 1
+
+
+def test_transitions_do_not_grow_for_ever(store: Store) -> None:
+    for _ in range(11):
+        store.add_transitions([Transition("a", "x", "y", 0.0)] * 1000)
+    assert len(store.transitions("a", limit=100_000)) == 10_000
+
+
+def test_acts_come_newest_first(store: Store) -> None:
+    acts = [Act("a", "create", drift=False, why="absent", at=1.0), Act("a", "restart", drift=True, why="gone", at=2.0)]
+    store.add_acts(acts)
+    with closing(again(store)) as found:
+        assert found.acts("a") == acts[::-1]
+
+
+def test_a_spec_of_an_unknown_shape_is_left_out_with_a_warning(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    for spec in SPECS.values():
+        store.remember(spec)
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("UPDATE inventory SET spec = '{\"name\": 1}' WHERE slot = 'a'")
+    with closing(again(store)) as found:
+        assert set(found.specs) == {"b"}
+    assert "the stored spec of a can't be read" in caplog.text
+
+
+@pytest.mark.parametrize("damage", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 4096])
+def test_a_damaged_file_is_put_aside_and_begun_anew(
+    path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.parent.mkdir()
+    path.write_bytes(damage)
+    with closing(Store(path)) as store:
+        assert store.specs == {}
+        store.remember(SPECS["a"])
+    assert [found.read_bytes() for found in path.parent.glob("*.corrupt-*")] == [damage]
+    assert "the store was damaged" in caplog.text
+    with closing(Store(path)) as found:
+        assert set(found.specs) == {"a"}
+
+
+def test_a_page_that_rotted_is_noticed(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    store.add_transitions([Transition("a", "x" * 500, "y", 0.0)] * 1000)
+    store.close()
+    damaged = bytearray(store.path.read_bytes())
+    damaged[8192 : len(damaged) // 2] = b"\xff" * (len(damaged) // 2 - 8192)
+    store.path.write_bytes(damaged)
+    with closing(Store(store.path)) as found:
+        assert found.transitions("a") == []
+    assert "the store was damaged" in caplog.text
+
+
+def test_a_read_only_store_writes_nothing(store: Store) -> None:
+    store.remember(SPECS["a"])
+    store.close()
+    before = store.path.read_bytes()
+    with closing(Store(store.path, read_only=True)) as copy:
+        assert set(copy.specs) == {"a"}
+        copy.forget("a")
+        copy.set_generation(7, "x")
+        copy.add_transitions([Transition("a", "x", "y", 0.0)])
+        assert copy.specs == {}
+    assert store.path.read_bytes() == before
+
+
+def test_a_read_only_store_reads_beside_a_writer(store: Store) -> None:
+    store.remember(SPECS["a"])
+    with closing(Store(store.path, read_only=True)) as copy:
+        assert set(copy.specs) == {"a"}
+    store.remember(SPECS["b"])
+
+
+def test_a_read_only_store_of_nothing_is_empty_and_makes_nothing(path: Path) -> None:
+    with closing(Store(path, read_only=True)) as copy:
+        assert copy.specs == {}
+    assert not path.parent.exists()
+
+
+def test_a_damaged_file_is_left_where_it_is_by_a_reader(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"not a database at all" * 100)
+    with closing(Store(path, read_only=True)) as copy:
+        assert copy.specs == {}
+    assert [file.name for file in path.parent.iterdir()] == ["hal0.db"]
+    assert "the store can't be read" in caplog.text
+
+
+def test_a_writer_that_is_killed_loses_nothing_that_it_had_recorded_and_halves_nothing(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [sys.executable, "-c", WRITER, str(path)]
+    for round_ in range(3):
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout
+            told = [int(writer.stdout.readline()) for _ in range(20 + 7 * round_)]
+            writer.send_signal(signal.SIGKILL)
+            told += [int(line) for line in writer.stdout.read().split()]
+        with closing(Store(path)) as found:
+            rows = found.transitions("a", limit=1_000_000)
+        newest = [row for row in rows if row.at == rows[0].at]
+        assert len(newest) % 50 == 0
+        assert rows[0].at >= told[-1] - 1
+    assert "damaged" not in caplog.text
