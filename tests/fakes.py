@@ -19,7 +19,7 @@ _NAMED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"'}
 
 def exec_start(text: str) -> tuple[str, ...]:
     """Read ExecStart= of a drop-in back, as systemd would."""
-    line = [line for line in text.replace("\\\n", " ").splitlines() if line.startswith("ExecStart=")][-1].removeprefix(
+    line = [line for line in text.replace("\\\n", " ").split("\n") if line.startswith("ExecStart=")][-1].removeprefix(
         "ExecStart="
     )
     words = [_unescape(quoted) if quoted else plain for quoted, plain in _WORD.findall(line)]

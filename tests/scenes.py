@@ -21,7 +21,9 @@ from hal0.host.manifests import ManifestRoot, ManifestSet
 from hal0.host.ports import MANIFESTS
 from hal0.host.store import Store
 from hal0.loop.act import Actor
+from hal0.loop.demand import Demands
 from hal0.loop.desire import Source
+from hal0.loop.lastwords import LastWords
 from hal0.loop.news import Feed
 from hal0.loop.observe import Observer
 from hal0.loop.publish import Publisher
@@ -109,6 +111,8 @@ class Scene:
             queue=queue,
             feed=feed,
             publisher=Publisher(source, self.store, pulls, self.clock, feed),
+            demands=Demands(queue, self.clock),
+            last_words=LastWords(self.runtime),
         )
 
     def restart(self) -> None:
@@ -122,6 +126,11 @@ class Scene:
         """Put manifests in the place of all that were there."""
         self.manifests.files = {name: text for part in files for name, text in part.items()}
         self.reconciler.queue.add(MANIFESTS)
+
+    def demand(self, name: str) -> None:
+        """Have a request ask for a slot."""
+        slot = self.reconciler.snapshot.slots.get(name)
+        self.reconciler.demands.begin(name, is_up=slot is not None and slot.state.is_dispatchable)
 
     def look(self, *names: str) -> None:
         """Say that something happened to slots."""

@@ -112,10 +112,10 @@ def apply(
     scope: ScopeName = None,
 ) -> None:
     """Make this host what the manifests say."""
-    from hal0.cli import plan as command
-
     options = Options(path, limit, prune_all, runtime, scope)
     if check:
+        from hal0.cli import plan as command
+
         raise typer.Exit(command.plan(options, show_diff=diff, detailed=detailed, as_json=as_json))
     from hal0.cli import apply as applying
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +23,8 @@ def apply(options: Options, *, show_diff: bool, detailed: bool, as_json: bool, t
         for event in _by_daemon(options, timeout):
             view.show(event)
     else:
+        import asyncio
+
         asyncio.run(_by_self(options, timeout, view))
     return view.exit_code(detailed=detailed)
 

@@ -87,7 +87,7 @@ def _answer(
             if answer.status != http.HTTPStatus.OK:
                 raise _refusal(answer)
             yield answer
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise HostUnreachable(
                 f"the daemon went away: {error}", hint="see its log: hal0-api.service in the journal"
             ) from error

@@ -86,6 +86,12 @@ def _listen(value: str) -> str:
     return value
 
 
+def _mount_path(value: str) -> str:
+    if not value.strip("/") or ":" in value:
+        raise ValueError(f"{value!r} can't be mounted into a container: name a path without a colon, and not /")
+    return value
+
+
 def _env(value: dict[str, str]) -> dict[str, str]:
     for name in value:
         if not _ENV_NAME.fullmatch(name):
@@ -103,6 +109,8 @@ def _command_line(value: object) -> object:
 Name = Annotated[str, Field(pattern=NAME_PATTERN, description="lower-case letters, digits and hyphens, up to 40")]
 ModelId = Annotated[str, Field(pattern=_ID_PATTERN, description="a model id; slashes and colons are fine")]
 Line = Annotated[str, AfterValidator(_no_control)]
+MountPath = Annotated[Line, AfterValidator(_mount_path)]
+Image = Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\s]*$", description="an image reference")]
 Args: TypeAlias = Annotated[list[Line], BeforeValidator(_command_line)]
 Env = Annotated[dict[str, Line], AfterValidator(_env)]
 Duration = Annotated[
@@ -161,7 +169,7 @@ class ModelManifest(Strict):
 
     kind: Literal["Model"]
     name: ModelId
-    path: Line = Field(description="file below the model directory, or an absolute path")
+    path: MountPath = Field(description="file below the model directory, or an absolute path")
     aliases: list[ModelId] = Field(default_factory=list)
     context_size: Tokens | None = Field(None, description="tokens, where a slot states none")
     defaults: dict[str, Any] = Field(default_factory=dict, description="request parameters, below the slot's own")
@@ -173,7 +181,7 @@ class ProfileManifest(Strict):
     kind: Literal["Profile"]
     name: Name
     engine: Engine = Engine.LLAMA_SERVER
-    image: Line | None = Field(None, description="container image; needed by the systemd runtime")
+    image: Image | None = Field(None, description="container image; needed by the systemd runtime")
     entrypoint: Line | None = Field(None, description="program in the image, where its own entrypoint isn't the engine")
     command: Args = Field(default_factory=list, description="program of the process runtime; {python} is hal0's own")
     args: Args = Field(default_factory=list)
@@ -193,7 +201,9 @@ class HostManifest(Strict):
     kind: Literal["Host"]
     name: Name = "host"
     listen: Annotated[str, AfterValidator(_listen)] = Field("127.0.0.1:8080", description="address and port of hal0")
-    model_dir: Line | None = Field(None, description="where model files lie; by default models/ in the state directory")
+    model_dir: MountPath | None = Field(
+        None, description="where model files lie; by default models/ in the state directory"
+    )
     slot_ports: str = Field("8081-8099", pattern=r"^\d{1,5}-\d{1,5}$", description="ports handed out to slots")
     image_registry: str | None = Field(
         None, pattern=r"^[^\s/]+(/[^\s]+)?$", description="prefix of images that name no registry"

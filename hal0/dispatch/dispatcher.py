@@ -76,14 +76,14 @@ class Dispatcher:
         return self.routes.find(model) or self._not_found(model)
 
     async def _serve(self, request: web.Request, slot: SlotStatus, body: bytes) -> web.StreamResponse:
-        self.reconciler.begin_use(slot.name)
+        self.reconciler.demands.begin(slot.name, is_up=slot.state.is_dispatchable)
         try:
             if not slot.state.is_dispatchable:
                 return _unavailable(slot)
             with self.measures.in_flight(slot.name):
                 return await forward(self.session, request, slot, body)
         finally:
-            self.reconciler.end_use(slot.name)
+            self.reconciler.demands.end(slot.name)
 
     def _not_found(self, model: str) -> web.Response:
         known = [slot.name for slot in self.reconciler.snapshot.slots.values()]

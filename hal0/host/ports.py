@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 EVERYTHING = "*"
 """The event that says: look at every slot."""
+USE = "@use"
+"""The event that says: only demand has changed; derive the status again, without looking at the host."""
 MANIFESTS = "@manifests"
 """The event that says: read the manifest root again, and look at every slot."""
 

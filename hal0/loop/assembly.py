@@ -18,7 +18,9 @@ from hal0.host.probe import HttpProber
 from hal0.host.scope import Scope
 from hal0.host.store import Store
 from hal0.loop.act import Actor
+from hal0.loop.demand import Demands
 from hal0.loop.desire import Source, host_facts
+from hal0.loop.lastwords import LastWords
 from hal0.loop.news import Feed
 from hal0.loop.observe import Observer
 from hal0.loop.publish import Publisher
@@ -90,6 +92,8 @@ def make_reconciler(settings: Settings, store: Store, runtime: Runtime, prober: 
         queue=queue,
         feed=feed,
         publisher=Publisher(source, store, pulls, clock, feed),
+        demands=Demands(queue, clock),
+        last_words=LastWords(runtime),
     )
 
 

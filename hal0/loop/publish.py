@@ -16,6 +16,7 @@ from hal0.core.steps import Plan
 from hal0.host.ports import Clock
 from hal0.host.store import Store, Transition
 from hal0.loop.desire import Source
+from hal0.loop.lastwords import LastWords
 from hal0.loop.news import Feed, StateNews
 from hal0.loop.pulls import Pulls
 
@@ -35,10 +36,10 @@ class Publisher:
     feed: Feed
     snapshot: Snapshot = field(default_factory=Snapshot)
 
-    def publish(self, world: World, current: Plan, lines: Mapping[str, tuple[str, ...]]) -> Snapshot:
+    def publish(self, world: World, current: Plan, last_words: LastWords) -> Snapshot:
         """Derive every slot's status, record how states moved, and put the new Snapshot in place."""
         before = self.snapshot.slots
-        slots = self._statuses(world, current, lines)
+        slots = self._statuses(world, current, last_words)
         self.snapshot = Snapshot(
             slots=slots,
             plan=current,
@@ -54,7 +55,7 @@ class Publisher:
         self._tell(before, slots)
         return self.snapshot
 
-    def _statuses(self, world: World, current: Plan, lines: Mapping[str, tuple[str, ...]]) -> dict[str, SlotStatus]:
+    def _statuses(self, world: World, current: Plan, last_words: LastWords) -> dict[str, SlotStatus]:
         verdicts = placement(world.desired, world.demand, world.now)
         changes = {change.slot: change for change in current.changes}
         statuses = {}
@@ -66,7 +67,7 @@ class Publisher:
                 pulling=self.pulls.is_waiting(name),
                 attempt=world.attempts.get(name),
                 demand=world.demand.get(name),
-                last_lines=lines.get(name, ()),
+                last_lines=last_words.of(name),
                 now=world.now,
             )
             statuses[name] = status(slot, world.observed.slot(name), signs, self.snapshot.slots.get(name))

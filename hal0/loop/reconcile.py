@@ -13,18 +13,18 @@ from dataclasses import dataclass, field, replace
 
 from hal0.core.backoff import Attempt, tried
 from hal0.core.conditions import ConditionType
-from hal0.core.facts import Known
-from hal0.core.observed import Activity, Observed
+from hal0.core.observed import Observed
 from hal0.core.plan import World, is_as_declared, plan
-from hal0.core.schedule import Demand
+from hal0.core.schema import RunPolicy
 from hal0.core.spec import Desired
 from hal0.core.status import Snapshot
 from hal0.core.steps import Action, Change, Plan, StepKind
-from hal0.errors import Hal0Error
-from hal0.host.ports import EVERYTHING, MANIFESTS, Clock
+from hal0.host.ports import EVERYTHING, MANIFESTS, USE, Clock
 from hal0.host.store import Act, Store
 from hal0.loop.act import Actor, Halt
+from hal0.loop.demand import Demands
 from hal0.loop.desire import Source
+from hal0.loop.lastwords import LastWords
 from hal0.loop.looks import next_looks
 from hal0.loop.news import Feed, PassNews
 from hal0.loop.observe import Observer, is_active
@@ -32,13 +32,6 @@ from hal0.loop.publish import Publisher
 from hal0.loop.queue import WorkQueue
 
 _log = logging.getLogger(__name__)
-
-USE = "@use"
-"""The key that says: only demand has changed; derive the status again, without looking at the host."""
-_USE_DELAY = 0.2
-"""Seconds until a change of demand is seen in the Snapshot: a busy slot must not cost a pass for each request."""
-_LAST_LINES = 5
-_BROKEN = frozenset({Activity.FAILED, Activity.RESTARTING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +54,16 @@ class Reconciler:
     queue: WorkQueue
     feed: Feed
     publisher: Publisher
+    demands: Demands
+    last_words: LastWords
     leave: Leave = field(default_factory=Leave)
     desired: Desired = field(default_factory=lambda: Desired({}))
     attempts: dict[str, Attempt] = field(default_factory=dict)
-    demand: dict[str, Demand] = field(default_factory=dict)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     _busy: set[str] = field(default_factory=set)
     _unseen: set[str] = field(default_factory=set)
     _batches: set[asyncio.Task[None]] = field(default_factory=set)
     _passes: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _lines: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -107,22 +100,6 @@ class Reconciler:
         """Whether a batch is under way, or its slots have not been looked at since."""
         return bool(self._batches or self._unseen)
 
-    def begin_use(self, slot: str) -> None:
-        """Register demand: a request for a slot begins. However many wait, the slot is looked at once."""
-        before = self.demand.get(slot, Demand(0.0))
-        self.demand[slot] = Demand(self.clock.now(), before.in_flight + 1)
-        if before.in_flight == 0:
-            current = self.snapshot.slots.get(slot)
-            is_up = current is not None and current.state.is_dispatchable
-            self.queue.add(USE if is_up else slot, self.clock.now() + (_USE_DELAY if is_up else 0.0))
-
-    def end_use(self, slot: str) -> None:
-        """Note that a request for a slot has ended."""
-        left = self.demand[slot].in_flight - 1
-        self.demand[slot] = Demand(self.clock.now(), left)
-        if left == 0:
-            self.queue.add(USE, self.clock.now() + _USE_DELAY)
-
     async def settle(self) -> None:
         """Wait until no batch is under way."""
         while self._batches:
@@ -136,7 +113,7 @@ class Reconciler:
             owned=self.store.specs,
             started=self.store.started,
             attempts=self.attempts,
-            demand=self.demand,
+            demand=self.demands.all,
             now=self.clock.now(),
         )
 
@@ -148,7 +125,7 @@ class Reconciler:
         self._unseen = set() if everything else self._unseen - keys
         observed = await self.observer.look(self.desired, only=None if everything else keys - {USE}, now=now)
         self._remember(observed)
-        await self._read_last_lines(observed)
+        await self.last_words.update(self.desired.slots, observed)
         return observed
 
     def _remember(self, observed: Observed) -> None:
@@ -160,23 +137,8 @@ class Reconciler:
                 self.store.remember(slot.spec)
             if is_active(observed.slot(name)):
                 self.store.note_start(name)
-
-    async def _read_last_lines(self, observed: Observed) -> None:
-        """Fetch the last words of a service that broke, once for each of its runs."""
-        for name in self.desired.slots:
-            seen = observed.slot(name).service
-            service = seen.value if isinstance(seen, Known) else None
-            if service is None or service.activity not in _BROKEN:
-                self._lines.pop(name, None)
-            elif self._lines.get(name, ("", ()))[0] != service.invocation:
-                self._lines[name] = (service.invocation, await self._last_lines(name))
-
-    async def _last_lines(self, name: str) -> tuple[str, ...]:
-        try:
-            lines = await self.observer.runtime.logs(name, lines=_LAST_LINES, engine_only=True)
-            return tuple(dict.fromkeys(lines))  # a crash loop says the same again and again
-        except Hal0Error as error:
-            return (f"its log can't be read: {error}",)
+                if slot.spec.run is RunPolicy.ON_DEMAND:
+                    self.demands.found_up(name)
 
     def _begin(self, current: Plan) -> None:
         changes = tuple(change for change in current.changes if change.steps and not self._is_under_way(change))
@@ -228,8 +190,7 @@ class Reconciler:
             self.attempts[change.slot] = tried(before, spec_hash, self.clock.now(), error)
 
     def _publish(self, world: World, current: Plan) -> None:
-        lines = {name: lines for name, (_, lines) in self._lines.items()}
-        snapshot = self.publisher.publish(world, current, lines)
+        snapshot = self.publisher.publish(world, current, self.last_words)
         for name, slot in snapshot.slots.items():
             if slot.is_ready and slot.condition(ConditionType.SYNCED).status is not False:
                 self.attempts.pop(name, None)

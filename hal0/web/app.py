@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from aiohttp import web
@@ -24,7 +25,8 @@ from hal0.web.metrics import Metrics
 _log = logging.getLogger(__name__)
 _LARGEST_BODY = 64 * 2**20
 _STOP_PATIENCE = 5.0
-_BEGUN = "hal0.begun"
+_begun: ContextVar[bool] = ContextVar("begun", default=False)
+"""Whether the answer to the request at hand has begun."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -66,12 +68,13 @@ async def _index(_: web.Request) -> web.Response:
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer every failure in the one envelope; cut off an answer that has begun."""
+    _begun.set(False)
     try:
         return await handler(request)
     except ConnectionResetError:
         raise
     except Exception as error:
-        if _BEGUN not in request:
+        if not _begun.get():
             return _failure(request, error)
         _log.warning("%s %s broke off: %r", request.method, request.path, error)
         if request.transport:
@@ -79,8 +82,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise ConnectionResetError from error
 
 
-async def _note_begun(request: web.Request, _: web.StreamResponse) -> None:
-    request[_BEGUN] = True
+async def _note_begun(_request: web.Request, _response: web.StreamResponse) -> None:
+    _begun.set(True)
 
 
 def _failure(request: web.Request, error: Exception) -> web.Response:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import names
 
@@ -21,6 +21,7 @@ def test_the_delay_doubles_up_to_a_cap_with_a_fifth_of_jitter_at_the_most(count:
     assert least <= delay("chat", count) <= least * 1.2
 
 
+@settings(deadline=None)
 @given(names())
 def test_delays_grow_until_they_are_capped(slot: str) -> None:
     delays = [delay(slot, count) for count in range(1, 20) if FIRST * 2 ** (count - 1) <= CAP]
@@ -28,11 +29,13 @@ def test_delays_grow_until_they_are_capped(slot: str) -> None:
     assert delays == sorted(set(delays))
 
 
+@settings(deadline=None)
 @given(names(), st.integers(1, 10**9))
 def test_no_slot_is_left_alone_for_longer_than_the_cap_and_its_jitter(slot: str, count: int) -> None:
     assert 0 < delay(slot, count) <= CAP * 1.2
 
 
+@settings(deadline=None)
 @given(names(), st.integers(1, 50), st.floats(0, 1e9))
 def test_the_next_try_depends_on_the_slot_and_the_attempt_alone(slot: str, count: int, at: float) -> None:
     attempt = Attempt("hash", count, at, "why")

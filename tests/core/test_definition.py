@@ -20,6 +20,7 @@ def stamped(body: str = BODY) -> str:
     return stamp(body, slot="chat", spec_hash="0" * 16, generation=3)
 
 
+@settings(deadline=None)
 @given(bodies, names(), hashes, generations)
 def test_what_is_stamped_is_split_again(body: str, slot: str, spec_hash: str, generation: int) -> None:
     text = stamp(body, slot=slot, spec_hash=spec_hash, generation=generation)
@@ -64,6 +65,7 @@ def test_a_marked_file_that_was_touched_is_edited(text: str) -> None:
     assert is_edited(text)
 
 
+@settings(deadline=None)
 @given(st.data(), st.text(max_size=3))
 def test_an_edit_of_the_body_is_noticed_wherever_it_is(data: st.DataObject, text: str) -> None:
     start = data.draw(st.integers(0, len(BODY)))
@@ -77,13 +79,14 @@ def test_a_newer_generation_of_the_same_text_is_no_edit() -> None:
     assert not is_edited(stamp(BODY, slot="chat", spec_hash="0" * 16, generation=4))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_digests_are_short_and_differ_where_the_text_does(one: str, other: str) -> None:
     assert (digest(one) == digest(other)) == (one == other)
     assert len(digest(one)) == 16
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(desired_slots("process"), generations)
 def test_a_process_definition_is_toml_that_says_the_same_argv_and_environment(
     world: tuple[HostFacts, DesiredSlot, Desired], generation: int

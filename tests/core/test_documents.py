@@ -238,7 +238,7 @@ def check(file: str, text: str) -> None:
     "".join(str(error) for error in [*errors, *invalid]).encode()
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(suffixes, texts)
 def test_any_text_is_parsed_or_reported(suffix: str, text: str) -> None:
     check(f"a.{suffix}", text)
@@ -268,7 +268,7 @@ def flow_yaml(datas: list[Data]) -> str:
     return re.sub(r"[^\n -~]", lambda found: f"\\U{ord(found[0]):08x}", "\n---\n".join(texts))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(written())
 def test_valid_manifests_are_read_as_they_were_meant_in_both_syntaxes(file: tuple[str, str, list[Data]]) -> None:
     name, text, datas = file
@@ -279,7 +279,7 @@ def test_valid_manifests_are_read_as_they_were_meant_in_both_syntaxes(file: tupl
     assert len(good) == len(datas)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(written(), st.data())
 def test_valid_manifests_with_a_slip_of_the_hand_are_parsed_or_reported(
     file: tuple[str, str, list[Data]], data: st.DataObject

@@ -19,7 +19,7 @@ ALWAYS = [
     *("--tmpfs=/tmp", "--cap-drop=all", "--security-opt=no-new-privileges"),
 ]
 World = tuple[HostFacts, DesiredSlot, Desired]
-any_slot = settings(max_examples=60, deadline=None)
+any_slot = settings(max_examples=30, deadline=None)
 
 
 def podman(**changes: object) -> list[str]:
@@ -260,7 +260,7 @@ def test_a_slot_that_is_started_in_another_way_has_another_hash(world: World, wh
     assert other.spec_hash != slot.spec_hash
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(arguments(), environments(), arguments(), environments())
 def test_hashes_are_equal_exactly_where_argv_and_environment_are(
     args: list[str], env: dict[str, str], other_args: list[str], other_env: dict[str, str]

@@ -124,7 +124,7 @@ def test_the_reader_of_these_tests_reads_what_the_manual_says(line: str, items: 
 any_word = st.text(characters("\0"), max_size=20) | words()
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(any_word)
 @example("")
 @example(";")
@@ -162,7 +162,7 @@ def test_a_command_line_of_many_lines_has_an_option_on_each() -> None:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(desired_slots("systemd"))
 def test_systemd_reads_a_drop_in_back_as_the_slot_it_was_made_for(
     world: tuple[HostFacts, DesiredSlot, Desired],

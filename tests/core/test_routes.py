@@ -96,13 +96,14 @@ def expected(snapshot: Snapshot, word: str) -> str | None:
     return next((rule[0].name for rule in rules if rule), None)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(snapshots, st.sampled_from(WORDS))
 def test_every_name_leads_where_the_rules_say(snapshot: Snapshot, word: str) -> None:
     status = routes(snapshot).find(word)
     assert (status.name if status else None) == expected(snapshot, word)
 
 
+@settings(deadline=None)
 @given(snapshots)
 def test_the_table_does_not_depend_on_the_order_of_slots_and_models(snapshot: Snapshot) -> None:
     slots, models = list(snapshot.slots.items()), list(snapshot.models.items())
@@ -110,6 +111,7 @@ def test_the_table_does_not_depend_on_the_order_of_slots_and_models(snapshot: Sn
     assert routes(again) == routes(snapshot)
 
 
+@settings(deadline=None)
 @given(snapshots, st.text(max_size=5))
 def test_any_word_leads_to_a_slot_or_to_none(snapshot: Snapshot, word: str) -> None:
     status = routes(snapshot).find(word)

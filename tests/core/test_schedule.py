@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import MODEL, desired
 
@@ -40,11 +40,13 @@ def test_the_run_policy_and_the_demand_decide(name: str, demand: Demand | None, 
     assert placement(WANTED, {name: demand} if demand else {}, 100.0)[name] == verdict
 
 
+@settings(deadline=None)
 @given(demands, st.integers(0, 100))
 def test_every_desired_slot_has_a_verdict_and_no_other(demand: dict[str, Demand], now: int) -> None:
     assert set(placement(WANTED, demand, now)) == set(WANTED.slots)
 
 
+@settings(deadline=None)
 @given(demands, st.integers(0, 100))
 def test_verdicts_change_by_time_at_the_next_deadline_and_not_before(demand: dict[str, Demand], now: int) -> None:
     deadline = next_deadline(WANTED, demand, now)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -97,6 +97,7 @@ def test_what_is_no_duration_is_refused(text: object) -> None:
         parse_duration(text)
 
 
+@settings(deadline=None)
 @given(st.text() | st.from_regex(r"[0-9.]{1,20}[kKMGTimshd]{0,2}", fullmatch=True))
 def test_any_text_is_a_quantity_or_a_value_error(text: str) -> None:
     for parse in (parse_size, parse_duration):
@@ -122,6 +123,7 @@ def test_a_duration_is_shown_in_two_units_at_the_most(seconds: float, text: str)
     assert show_duration(seconds) == text
 
 
+@settings(deadline=None)
 @given(st.integers(10, 10**8))
 def test_a_shown_duration_is_read_again_to_within_its_smaller_unit(seconds: int) -> None:
     again = parse_duration(show_duration(seconds))

@@ -209,8 +209,8 @@ async def test_a_failed_probe_is_counted_once_however_often_others_are_looked_at
     scene.look("busy")
     await scene.settle()
     for _ in range(5):
-        scene.reconciler.begin_use("busy")
-        scene.reconciler.end_use("busy")
+        scene.demand("busy")
+        scene.reconciler.demands.end("busy")
         scene.look("other")
         scene.clock.forward(0.21)
         await scene.settle()
@@ -596,7 +596,7 @@ async def test_a_slot_on_demand_stays_down_until_a_request_wants_it(scene: Scene
     await scene.pass_(600)
     assert scene.host.starts == {}
     assert scene.states() == {"chat": SlotState.OFFLINE}
-    scene.reconciler.begin_use("chat")
+    scene.demand("chat")
     await scene.settle()
     assert scene.states() == {"chat": SlotState.SERVING}
 
@@ -604,10 +604,10 @@ async def test_a_slot_on_demand_stays_down_until_a_request_wants_it(scene: Scene
 async def test_an_idle_slot_on_demand_is_stopped_when_its_time_is_up(scene: Scene) -> None:
     scene.declare(on_demand())
     await scene.settle()
-    scene.reconciler.begin_use("chat")
+    scene.demand("chat")
     await scene.pass_(3600)
     assert scene.states() == {"chat": SlotState.SERVING}
-    scene.reconciler.end_use("chat")
+    scene.reconciler.demands.end("chat")
     await scene.pass_(299)
     assert scene.states() == {"chat": READY}
     await scene.pass_(2)
@@ -622,7 +622,7 @@ async def test_many_requests_are_one_look(scene: Scene) -> None:
     scene.declare(on_demand())
     await scene.settle()
     for _ in range(100):
-        scene.reconciler.begin_use("chat")
+        scene.demand("chat")
     before = scene.passes
     await scene.settle()
     assert scene.passes - before == 2  # one that starts it, one that sees it up
@@ -633,8 +633,8 @@ async def test_a_busy_slot_costs_no_look_at_the_host_for_each_request(scene: Sce
     await up(scene, slots("chat"))
     before = scene.passes
     for _ in range(100):
-        scene.reconciler.begin_use("chat")
-        scene.reconciler.end_use("chat")
+        scene.demand("chat")
+        scene.reconciler.demands.end("chat")
     await scene.pass_(1)
     assert scene.passes - before == 1
 
@@ -642,7 +642,7 @@ async def test_a_busy_slot_costs_no_look_at_the_host_for_each_request(scene: Sce
 async def test_a_changed_demand_is_seen_without_looking_at_the_host(scene: Scene) -> None:
     await up(scene, slots("chat"))
     scene.runtime.observe = no_look  # type: ignore[method-assign]
-    scene.reconciler.begin_use("chat")
+    scene.demand("chat")
     await scene.pass_(1)
     assert scene.states() == {"chat": SlotState.SERVING}
 

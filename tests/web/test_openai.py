@@ -108,7 +108,7 @@ async def test_a_slot_that_failed_is_its_internal_server_error_and_is_not_tried_
         with pytest.raises(openai.InternalServerError, match="no such device") as caught:
             await client.with_options(max_retries=5).completions.create(model="chat", prompt="x")
     assert caught.value.code == "slot.load_failed"
-    assert scene.reconciler.demand["chat"].in_flight == 0
+    assert scene.reconciler.demands.all["chat"].in_flight == 0
 
 
 async def test_a_stream_that_broke_off_is_an_error_of_the_stream(bench: Bench, client: AsyncOpenAI) -> None:

@@ -70,7 +70,7 @@ async def test_models_are_listed_with_every_slot_down_and_wake_nothing(scene: Sc
     await scene.settle()
     assert found["object"] == "list"
     assert [entry["id"] for entry in found["data"]] == ["chat", "embed", "m"]
-    assert scene.reconciler.demand == {}
+    assert scene.reconciler.demands.all == {}
     assert scene.host.starts == {}
 
 
@@ -425,7 +425,7 @@ async def test_a_client_that_goes_away_cancels_the_engines_work(bench: Bench, be
         else:
             asking.cancel()
         await bench.engine.cancelled.wait()
-        while bench.scene.reconciler.demand["chat"].in_flight:  # noqa: ASYNC110  (nothing tells)
+        while bench.scene.reconciler.demands.all["chat"].in_flight:  # noqa: ASYNC110  (nothing tells)
             await asyncio.sleep(0.01)
 
 

@@ -1,0 +1,203 @@
+"""The daemon as a process, with real engines as its children."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import Place, free_port, lives, slot
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A daemon that runs, for tests that only look."""
+    place = Place(tmp_path_factory.mktemp("up") / "here")
+    place.put_slots("chat")
+    with place.serving():
+        place.until_ready("chat")
+        yield place
+
+
+def test_the_status_is_the_daemons(up: Place) -> None:
+    found = up.json("status")
+    assert (found["runtime"], found["root"], found["generation"]) == ("process", str(up.root), 1)
+    assert [(slot["name"], slot["state"], slot["ready"]) for slot in found["slots"]] == [("chat", "ready", True)]
+    text = up.hal0("status").stdout
+    assert f"manifests  {up.root}  generation 1" in text
+    assert "chat  ready" in text
+
+
+def test_slots_are_a_table(up: Place) -> None:
+    head, row = up.hal0("slot", "list").stdout.splitlines()
+    assert head.split() == ["NAME", "STATE", "MODEL", "BACKEND", "KIND", "PORT", "SINCE", "MEMORY"]
+    assert row.split()[:5] == ["chat", "ready", "m", "cpu", "llm"]
+
+
+def test_a_slot_is_shown_with_its_process_and_transitions(up: Place) -> None:
+    found = up.json("slot", "show", "chat")
+    assert found["service"]["pid"] in up.engines("chat")
+    assert lives(found["service"]["pid"])
+    moves = [(move["before"], move["after"]) for move in reversed(found["transitions"])]
+    assert moves == [("offline", "starting"), ("starting", "warming"), ("warming", "ready")]
+    text = up.hal0("slot", "show", "chat").stdout
+    assert text.splitlines()[0] == "chat  ready"
+    assert "  Ready        True     ProbeUp" in text
+
+
+def test_a_slot_that_is_not_there_is_answered_with_the_closest_one(up: Place) -> None:
+    done = up.hal0("slot", "show", "caht")
+    assert done.returncode == 1
+    assert "there is no slot 'caht'" in done.stderr
+    assert "chat" in done.stderr.replace("caht", "")
+
+
+def test_the_engines_lines_are_its_log(up: Place) -> None:
+    pid = up.json("slot", "show", "chat")["service"]["pid"]
+    port = up.json("slot", "show", "chat")["port"]
+    assert up.hal0("slot", "logs", "chat", "-n", "1").stdout == f"engine {pid} chat\n"
+    assert up.json("slot", "logs", "chat")["lines"][-1] == f"engine {pid} chat"
+    assert port
+
+
+def test_an_apply_through_the_daemon_with_nothing_to_do_ends_with_a_recap(up: Place) -> None:
+    done = up.hal0("apply", "--detailed-exitcode")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == [
+        "SLOT RECAP",
+        "chat : ok=1    changed=0    unreachable=0    failed=0    skipped=0    waiting=0",
+    ]
+
+
+def test_an_apply_can_be_read_by_programs(up: Place) -> None:
+    done = up.hal0("apply", str(up.root), "--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["plan", "recap"]
+
+
+def test_an_apply_of_another_root_is_refused(up: Place, tmp_path: Path) -> None:
+    done = up.hal0("apply", str(tmp_path))
+    assert done.returncode == 1
+    assert f"error: the daemon serves {up.root}, not {tmp_path}" in done.stderr
+
+
+def test_a_plan_beside_the_daemon_sees_what_it_has_done(up: Place) -> None:
+    done = up.hal0("plan", str(up.root), "--runtime", "process", "--detailed-exitcode")
+    assert done.returncode == 0, done.stdout
+    assert "Nothing to change" in done.stdout
+
+
+# Daemons of their own.
+
+
+def test_an_edited_manifest_is_picked_up_and_a_broken_one_leaves_the_slot_running(place: Place) -> None:
+    place.put_slots("chat")
+    with place.serving():
+        place.until_ready("chat")
+        place.put("embed.yaml", slot("embed"))
+        place.until_ready("chat", "embed")
+        (pid,) = place.engines("chat")
+        place.put("chat.yaml", "kind: Slot\nname: chat\nmodel: {\n")
+        place.until(lambda: place.ask("/api/status")["problems"])
+        accepted = place.ask("/api/slots/chat")["conditions"][0]
+        assert (accepted["type"], accepted["status"]) == ("Accepted", False)
+        assert f"{place.root}/chat.yaml:" in accepted["message"]
+        assert place.states() == {"chat": "ready", "embed": "ready"}
+        assert place.engines("chat") == [pid]
+        done = place.hal0("apply")
+        assert done.returncode == 1
+        assert "nothing was changed" in done.stderr
+
+
+def test_an_apply_through_the_daemon_makes_what_was_just_written(place: Place) -> None:
+    place.put_slots("chat")
+    with place.serving():
+        place.until_ready("chat")
+        place.put("chat.yaml", slot("chat", args='["--more"]'))
+        done = place.hal0("apply", "--diff", "--timeout", "60")
+        assert done.returncode == 0, done.stderr
+        assert place.states() == {"chat": "ready"}
+        first, second = place.engines("chat")
+        assert not lives(first)
+        assert lives(second)
+        assert place.hal0("slot", "logs", "chat", "-n", "1").stdout == f"engine {second} chat --more\n"
+
+
+def test_a_killed_engine_is_started_again(place: Place) -> None:
+    place.put_slots("chat")
+    with place.serving():
+        place.until_ready("chat")
+        (first,) = place.engines("chat")
+        os.kill(first, signal.SIGKILL)
+        place.until(lambda: len(place.engines("chat")) == 2)
+        place.until_ready("chat")
+
+
+def test_a_removed_manifest_stops_its_engine(place: Place) -> None:
+    place.put_slots("a", "b", "c")
+    with place.serving():
+        place.until_ready("a", "b", "c")
+        (pid,) = place.engines("c")
+        (place.root / "c.yaml").unlink()
+        place.until_ready("a", "b")
+        assert not lives(pid)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_daemon_that_is_told_to_end_takes_its_engines_and_its_socket_with_it(
+    place: Place, how: signal.Signals
+) -> None:
+    place.put_slots("chat", "embed")
+    with place.serving() as daemon:
+        place.until_ready("chat", "embed")
+        pids = place.engines("chat") + place.engines("embed")
+        daemon.send_signal(how)
+        assert daemon.wait(30) == 0
+    assert not any(lives(pid) for pid in pids)
+    assert not (place.folder / "run" / "hal0.sock").exists()
+    assert "Traceback" not in place.log()
+
+
+def test_a_killed_daemon_leaves_its_engines_and_the_next_one_adopts_them(place: Place) -> None:
+    place.put_slots("chat")
+    with place.serving() as daemon:
+        place.until_ready("chat")
+        (pid,) = place.engines("chat")
+        daemon.kill()
+        daemon.wait()
+    assert lives(pid)
+    (place.folder / "run" / "hal0.sock").unlink()
+    with place.serving():
+        place.until_ready("chat")
+        found = place.ask("/api/slots/chat")
+        assert found["service"]["pid"] == pid
+        assert place.engines("chat") == [pid]
+        assert found["transitions"][0]["after"] == "ready"
+        assert len(found["transitions"]) == 3
+    assert not lives(pid)
+
+
+def test_a_daemon_that_cant_listen_says_so_and_leaves_no_engine_behind(place: Place) -> None:
+    place.put_slots("chat")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = place.hal0("serve", str(place.root), "--runtime", "process", "--listen", address)
+    assert done.returncode == 1
+    assert f"error: can't listen on {address}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not any(lives(pid) for pid in place.engines("chat"))
+
+
+def test_the_host_manifest_says_where_to_listen(place: Place) -> None:
+    port = free_port()
+    place.put_slots("chat")
+    place.put("host.yaml", f"kind: Host\nlisten: 127.0.0.1:{port}\n")
+    with place.serving(listen=False):
+        place.until_ready("chat")
+        with socket.create_connection(("127.0.0.1", port), timeout=10):
+            pass
