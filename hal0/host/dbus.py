@@ -1,6 +1,6 @@
 """One D-Bus connection that is made again when it is lost, with a deadline on every call.
 
-This module and ``systemd`` are the only ones that know dbus_next.
+This module, ``dbus_reader`` and ``systemd`` are the only ones that know dbus_next.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dbus_next.errors import AuthError, InvalidAddressError
 from dbus_next.message import Message
 
 from hal0.errors import Hal0Error, HostUnreachable
+from hal0.host.dbus_reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,6 +36,13 @@ class Refused(Hal0Error):
 
 class _Connection(MessageBus):
     """dbus-next's connection without two ways to block the event loop, and two to leave things behind."""
+
+    def __init__(self, address: str, kept: frozenset[str]) -> None:
+        self._kept = kept
+        super().__init__(bus_address=address)
+
+    def _create_unmarshaller(self) -> Reader:
+        return Reader(self._stream, self._kept)
 
     def _setup_socket(self) -> None:
         """Connect without waiting: the original blocks the loop while the daemon's accept queue is full."""
@@ -79,6 +87,7 @@ class Bus:
 
     ``setup`` runs on each new connection before any call uses it, ``on_signal`` gets each signal,
     ``on_change`` is called after each connect (True) and loss (False). None of them may block.
+    Of dictionaries of properties only the ``kept`` ones are read.
     """
 
     def __init__(
@@ -88,8 +97,10 @@ class Bus:
         setup: Callable[[Bus], Awaitable[None]],
         on_signal: Callable[[Message], None],
         on_change: Callable[[bool], None],
+        kept: frozenset[str],
     ) -> None:
         self._address = address
+        self._kept = kept
         self._setup = setup
         self._on_signal = on_signal
         self._on_change = on_change
@@ -153,7 +164,7 @@ class Bus:
 
     async def _open(self) -> None:
         self._drop()
-        self._connection = connection = _Connection(bus_address=self._address)
+        self._connection = connection = _Connection(self._address, self._kept)
         try:
             await connection.connect()
             connection.add_message_handler(self._receive)

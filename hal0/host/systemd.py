@@ -1,7 +1,7 @@
 """systemd's manager over D-Bus: read units, run jobs to their end, hear of changes.
 
-This module and ``dbus`` are the only ones that know D-Bus. Methods raise ``HostUnreachable`` when systemd did
-not answer and ``StepFailed`` when it answered no.
+This module, ``dbus`` and ``dbus_reader`` are the only ones that know D-Bus. Methods raise ``HostUnreachable`` when
+systemd did not answer and ``StepFailed`` when it answered no.
 """
 
 from __future__ import annotations
@@ -78,7 +78,13 @@ class Systemd:
     """One systemd manager. Connects on first use, and again after its bus was lost."""
 
     def __init__(self, scope: Scope) -> None:
-        self._bus = Bus(scope.bus_address, setup=self._set_up, on_signal=self._on_signal, on_change=self._on_connection)
+        self._bus = Bus(
+            scope.bus_address,
+            setup=self._set_up,
+            on_signal=self._on_signal,
+            on_change=self._on_connection,
+            kept=_KEPT,
+        )
         self._jobs = Jobs()
         self._listeners: set[Pending] = set()
         self._lost = asyncio.Event()
@@ -94,8 +100,8 @@ class Systemd:
 
         What systemd calls unset (2^64-1) is None. ``LoadState`` says whether the unit could be loaded.
         """
-        everything = await self._read(f"{_PROPERTIES}.GetAll", "s", [""], path=unit_path(unit))
-        return {name: _plain(value.value) for name, value in everything.items() if name in _KEPT}
+        kept = await self._read(f"{_PROPERTIES}.GetAll", "s", [""], path=unit_path(unit))
+        return {name: _plain(value.value) for name, value in kept.items()}
 
     async def start(self, unit: str, *, timeout: float = JOB_S) -> None:  # noqa: ASYNC109 - it depends on the unit
         """Start a unit and wait for the job's end, at most ``timeout`` seconds."""
