@@ -61,15 +61,15 @@ check: $(VENV)/.dev  ## Format, lint, types, import contracts and the fast tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hal0 validate manifests/quickstart
-	$(BIN)/python -m pytest -q -m 'not realhost and not embedded'
+	$(BIN)/python -m pytest -q -n auto -m 'not realhost and not embedded'
 
 .PHONY: test
 test: $(VENV)/.dev $(MODEL)  ## Every test: the embedded engine, and a booted systemd with podman
 	HAL0_TEST_MODEL=$(CURDIR)/$(MODEL) $(BIN)/python -m pytest
 
 .PHONY: bench
-bench: $(VENV)/.dev $(MODEL)  ## Measure: start-up, planning, the loop on a real host
-	HAL0_TEST_MODEL=$(CURDIR)/$(MODEL) $(BIN)/python tests/bench/run.py
+bench: $(VENV)/.dev  ## Measure: start-up, planning, the loop on a real host
+	$(BIN)/python tests/bench/run.py
 
 .PHONY: clean
 clean:  ## Remove what the build made; the model stays
