@@ -36,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(problem)
     try:
         import xllamacpp
+    except ModuleNotFoundError:
+        return _fail("xllamacpp is not installed: pip install 'hal0[embedded]'")
     except ImportError as error:
-        return _fail(f"xllamacpp is not installed ({error}): pip install 'hal0[embedded]'")
+        return _fail(f"xllamacpp can't be loaded: {error} (on Debian: apt-get install libgomp1)")
     return _serve(xllamacpp, settings)
 
 

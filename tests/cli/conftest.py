@@ -136,9 +136,19 @@ class Place:
         self.until((self.folder / "run" / "hal0.sock").exists)
         self.until(lambda: self.states() == dict.fromkeys(names, "ready"))
 
+    def running(self) -> list[int]:
+        """Return the pids of all engines of this place that run now, whoever started them."""
+        script = str(self.folder / "engine.py").encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                found += [int(path.parent.name)] if script in path.read_bytes().split(b"\0") else []
+        return found
+
     def engines(self, name: str) -> list[int]:
         """Return the pids of a slot's engines, oldest first."""
-        lines = Folders(self.folder / "state").log(name).read_text().splitlines()
+        log = Folders(self.folder / "state").log(name)
+        lines = log.read_text().splitlines() if log.exists() else []
         return [int(line.split()[1]) for line in lines if line.startswith("engine ")]
 
 

@@ -58,11 +58,9 @@ def test_a_slot_that_is_not_there_is_answered_with_the_closest_one(up: Place) ->
 
 
 def test_the_engines_lines_are_its_log(up: Place) -> None:
-    pid = up.json("slot", "show", "chat")["service"]["pid"]
-    port = up.json("slot", "show", "chat")["port"]
+    pid = up.ask("/api/slots/chat")["service"]["pid"]
     assert up.hal0("slot", "logs", "chat", "-n", "1").stdout == f"engine {pid} chat\n"
     assert up.json("slot", "logs", "chat")["lines"][-1] == f"engine {pid} chat"
-    assert port
 
 
 def test_an_apply_through_the_daemon_with_nothing_to_do_ends_with_a_recap(up: Place) -> None:
@@ -138,16 +136,6 @@ def test_a_killed_engine_is_started_again(place: Place) -> None:
         place.until_ready("chat")
 
 
-def test_a_removed_manifest_stops_its_engine(place: Place) -> None:
-    place.put_slots("a", "b", "c")
-    with place.serving():
-        place.until_ready("a", "b", "c")
-        (pid,) = place.engines("c")
-        (place.root / "c.yaml").unlink()
-        place.until_ready("a", "b")
-        assert not lives(pid)
-
-
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_daemon_that_is_told_to_end_takes_its_engines_and_its_socket_with_it(
     place: Place, how: signal.Signals
@@ -190,7 +178,7 @@ def test_a_daemon_that_cant_listen_says_so_and_leaves_no_engine_behind(place: Pl
     assert done.returncode == 1
     assert f"error: can't listen on {address}" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not any(lives(pid) for pid in place.engines("chat"))
+    assert place.running() == []
 
 
 def test_the_host_manifest_says_where_to_listen(place: Place) -> None:
