@@ -88,6 +88,7 @@ class SlotObservation:
     """Everything observed of one slot.
 
     ``image`` is the id of the local image that the slot's reference names now, ``model`` whether its file is there.
+    ``gone_since`` is when the container was first missed under a service that is active, on the loop's clock.
     """
 
     definition: Fact[Definition | None]
@@ -96,6 +97,15 @@ class SlotObservation:
     image: Fact[str | None]
     probe: Fact[ProbeResult] = _NOT_PROBED
     model: Fact[bool] = _NOT_LOOKED_UP
+    gone_since: float | None = None
+
+    @property
+    def is_hollow(self) -> bool:
+        """Whether the service is active, and its container is known not to run."""
+        service = self.service.value if isinstance(self.service, Known) else None
+        if service is None or service.activity is not Activity.ACTIVE or isinstance(self.instance, Unknown):
+            return False
+        return self.instance.value is None or not self.instance.value.running
 
 
 ABSENT = SlotObservation(

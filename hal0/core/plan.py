@@ -20,6 +20,8 @@ from hal0.core.spec import Desired, DesiredSlot, SlotSpec
 from hal0.core.steps import Action, Change, Plan, Reason, Step, StepKind
 
 TEMPLATE_UNIT = "hal0-slot@.service"
+SYSTEMDS_TURN = 10.0
+"""Seconds in which a unit notices that its container is gone."""
 _UNUSABLE = {
     "masked": "the unit is masked: systemctl unmask it",
     "not-found": f"{TEMPLATE_UNIT} is not installed: run hal0 install",
@@ -71,7 +73,7 @@ def _change(world: World, slot: DesiredSlot, seen: SlotObservation, verdict: Ver
     if not written and service and service.load in _UNUSABLE:
         return Change(name, Action.REFUSE, (Reason(_UNUSABLE[service.load], "", ""),))
     reloaded = _reload_reasons(slot, service) if not written else ()
-    if not written and _is_ending(seen):
+    if not written and _is_ending(seen, world.now):
         return Change(name, Action.WAIT, (Reason("container", "gone", "its unit ends", drift=True),))
     moved = _activity_reasons(slot, seen, service, verdict, settled=not written, started=name in world.started)
     if not (written or reloaded or moved):
@@ -173,12 +175,16 @@ def _activity_reasons(
     return tuple(_instance_reasons(slot, seen, service, seen.instance.value, settled=settled))
 
 
-def _is_ending(seen: SlotObservation) -> bool:
+def _is_ending(seen: SlotObservation, now: float) -> bool:
     """Return whether the container is gone and its unit is about to notice: systemd's turn, not hal0's."""
+    if not seen.is_hollow or _overridden(seen):
+        return False
+    return seen.gone_since is None or now - seen.gone_since < SYSTEMDS_TURN
+
+
+def _overridden(seen: SlotObservation) -> bool:
     service = seen.service.value if isinstance(seen.service, Known) else None
-    instance = seen.instance.value if isinstance(seen.instance, Known) else None
-    is_active = service is not None and service.activity is Activity.ACTIVE and not service.operator_dropins
-    return is_active and isinstance(seen.instance, Known) and not (instance and instance.running)
+    return service is not None and bool(service.operator_dropins)
 
 
 def _down(service: Service | None) -> str:
@@ -191,7 +197,9 @@ def _instance_reasons(
     slot: DesiredSlot, seen: SlotObservation, service: Service | None, instance: Instance | None, *, settled: bool
 ) -> Iterator[Reason]:
     """Yield what of the running container is not what was asked for."""
-    if instance is None:
+    if instance is None or not instance.running:
+        if not _overridden(seen):  # an operator's own ExecStart need not run a container
+            yield Reason("container", "gone", "running", drift=settled)
         return
     overridden = settled and service is not None and service.operator_dropins and not service.needs_reload
     wanted = service.argv if overridden and service else slot.launch.argv

@@ -41,13 +41,20 @@ async def running(
             reconciler.leave = leave or reconciler.leave
             gc.freeze()  # what is loaded by now stays, and need not be looked through for garbage
             gc.enable()
-            async with _tasks(settings, reconciler, runtime):
-                yield reconciler
-            await reconciler.actor.pulls.close()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(reconciler.settle(), _STOP_PATIENCE)
-            if stop_children:
-                await runtime.stop_all()
+            try:
+                async with _tasks(settings, reconciler, runtime):
+                    yield reconciler
+            finally:
+                await _wind_up(reconciler, runtime, stop_children=stop_children)
+
+
+async def _wind_up(reconciler: Reconciler, runtime: Runtime, *, stop_children: bool) -> None:
+    """End what is under way: pulls are given up, batches come to their end."""
+    await reconciler.actor.pulls.close()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(reconciler.settle(), _STOP_PATIENCE)
+    if stop_children:
+        await runtime.stop_all()
 
 
 @asynccontextmanager

@@ -24,8 +24,17 @@ class Observer:
         images = {name: slot.spec.image for name, slot in desired.slots.items()}
         fresh = await self.runtime.observe(images, only=only)
         fresh = await self._probed(desired, self._with_models(desired, fresh))
+        fresh = {name: self._dated(name, seen, now) for name, seen in fresh.items()}
         self.seen = fresh if only is None else {**self.seen, **fresh}
         return Observed(dict(self.seen), now, frozenset(fresh))
+
+    def _dated(self, name: str, seen: SlotObservation, now: float) -> SlotObservation:
+        """Keep since when a container has been missed under an active service."""
+        if not seen.is_hollow:
+            return seen
+        before = self.seen.get(name)
+        since = before.gone_since if before and before.gone_since is not None else now
+        return replace(seen, gone_since=since)
 
     def _with_models(self, desired: Desired, fresh: dict[str, SlotObservation]) -> dict[str, SlotObservation]:
         models = {name: slot.spec.model_path for name, slot in desired.slots.items() if name in fresh}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from fakes import FakeHost
@@ -145,6 +146,16 @@ def test_a_container_that_is_gone_under_an_active_unit_is_systemds_to_restart() 
     assert change.is_drift
 
 
+def test_a_unit_that_never_notices_that_its_container_is_gone_is_started_anew() -> None:
+    wanted = desired(slots("chat"))
+    host = applied(wanted)
+    del host.instances["chat"]
+    now = world(host, wanted)
+    hollow = {name: replace(seen, gone_since=now.now - 11) for name, seen in now.observed.slots.items()}
+    change = only_change(plan(replace(now, observed=Observed(hollow))))
+    assert kinds(change) == [StepKind.STOP, StepKind.RESET_FAILED, StepKind.START]
+
+
 def test_an_operators_dropin_is_left_alone_and_never_fought() -> None:
     wanted = desired(slots("chat"))
     host = applied(wanted)
@@ -178,7 +189,8 @@ def test_a_container_without_the_label_is_refused() -> None:
 @pytest.mark.parametrize("lost", ["definition", "service"])
 def test_what_is_unknown_is_waited_for_and_never_touched(lost: str) -> None:
     wanted = desired(slots("chat"))
-    seen = {"chat": replace(FakeHost().observe("chat", ""), **{lost: Unknown("the bus is gone")})}
+    unknown: dict[str, Any] = {lost: Unknown("the bus is gone")}
+    seen = {"chat": replace(FakeHost().observe("chat", ""), **unknown)}
     change = only_change(plan(World(wanted, Observed(seen))))
     assert change.action is Action.WAIT
     assert not change.steps
@@ -380,10 +392,8 @@ def test_planning_after_applying_is_empty(case: tuple[FakeHost, Desired]) -> Non
 @given(hosts_and_wishes(), st.lists(st.sampled_from(["definition", "service"]), min_size=1, unique=True))
 def test_no_step_is_ever_planned_for_what_cant_be_seen(case: tuple[FakeHost, Desired], lost: list[str]) -> None:
     host, wanted = case
-    seen = {
-        name: replace(found, **dict.fromkeys(lost, Unknown("not now")))
-        for name, found in observe(host, wanted).slots.items()
-    }
+    unknown: dict[str, Any] = dict.fromkeys(lost, Unknown("not now"))
+    seen = {name: replace(found, **unknown) for name, found in observe(host, wanted).slots.items()}
     assert plan(replace(world(host, wanted), observed=Observed(seen)), prune_all=True).steps == ()
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from fakes import FakeHost
@@ -27,6 +29,7 @@ CHAT = WANTED.slots["chat"]
 TRIED = Attempt(CHAT.spec_hash, 1, 0.0, "no such device")
 
 
+@functools.cache
 def seen(activity: Activity | None, probe: ProbeResult | None = None, *, run: str = "1") -> SlotObservation:
     """Return an observation of the slot as declared, with its service in some activity."""
     host = FakeHost(images={CHAT.spec.image: "id"})
@@ -383,7 +386,8 @@ SLOTS = st.sampled_from(
 def looks(draw: st.DrawFn) -> SlotObservation:
     found = seen(draw(ACTIVITIES), draw(PROBES), run=draw(st.sampled_from("123")))
     lost = draw(st.lists(st.sampled_from(["definition", "service", "instance", "probe", "image"]), unique=True))
-    return replace(found, **dict.fromkeys(lost, Unknown("not now")))
+    unknown: dict[str, Any] = dict.fromkeys(lost, Unknown("not now"))
+    return replace(found, **unknown)
 
 
 @st.composite
@@ -418,7 +422,7 @@ def is_worded(item: Condition) -> bool:
     return item.reason.isalpha() and item.reason[0].isupper()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(SLOTS, passes())
 def test_all_conditions_are_always_there_in_order_and_say_why(
     slot: DesiredSlot, series: list[tuple[SlotObservation, Signs]]
@@ -428,7 +432,7 @@ def test_all_conditions_are_always_there_in_order_and_say_why(
         assert all(is_worded(item) for item in found.conditions)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(SLOTS, passes())
 def test_states_move_along_legal_edges_only(slot: DesiredSlot, series: list[tuple[SlotObservation, Signs]]) -> None:
     state = SlotState.OFFLINE
@@ -439,7 +443,7 @@ def test_states_move_along_legal_edges_only(slot: DesiredSlot, series: list[tupl
         assert state is found.state
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(SLOTS, passes())
 def test_what_cant_be_seen_is_never_ready_and_never_moves(
     slot: DesiredSlot, series: list[tuple[SlotObservation, Signs]]

@@ -602,7 +602,7 @@ async def test_a_slot_on_demand_stays_down_until_a_request_wants_it(scene: Scene
 
 
 async def test_an_idle_slot_on_demand_is_stopped_when_its_time_is_up(scene: Scene) -> None:
-    scene.declare(on_demand())
+    scene.declare(on_demand(), {"host.yaml": "kind: Host\nresync: 24h\n"})  # it is not a resync that finds it
     await scene.settle()
     scene.demand("chat")
     await scene.pass_(3600)

@@ -241,7 +241,7 @@ async def test_the_picture_is_shown_over_tcp(remote: ClientSession, scene: Scene
 # Where it listens.
 
 
-async def test_the_socket_is_its_owners_alone_and_gone_at_the_end(bench: Bench) -> None:
+async def test_the_socket_is_its_owners_alone(bench: Bench) -> None:
     assert stat.S_IMODE(bench.socket.stat().st_mode) == 0o600
 
 
