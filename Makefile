@@ -61,7 +61,7 @@ check: $(VENV)/.dev  ## Format, lint, types, import contracts and the fast tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hal0 validate manifests/quickstart
-	$(BIN)/python -m pytest -q -n auto -m 'not realhost and not embedded'
+	$(BIN)/python -m pytest -q -n auto -m 'not realhost and not embedded and not daemon'
 
 .PHONY: test
 test: $(VENV)/.dev $(MODEL)  ## Every test: the embedded engine, and a booted systemd with podman

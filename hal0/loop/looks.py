@@ -15,6 +15,8 @@ from hal0.host.ports import EVERYTHING, MANIFESTS
 
 LOADING = 0.5
 """Seconds between two looks at a slot that is loading: only its probe tells when it is done."""
+WAITING = 2.0
+"""Seconds between two looks at a slot that waits for what sends no event."""
 FAILING = 2.0
 """Seconds between two looks at a slot whose probe fails."""
 
@@ -29,7 +31,7 @@ def next_looks(world: World, current: Plan, snapshot: Snapshot) -> Iterator[tupl
         if change.action is Action.WAIT and not is_left_alone(change):
             attempt = world.attempts.get(change.slot)
             retry = not_before(change.slot, attempt) if attempt else 0.0
-            yield change.slot, max(retry, world.now + LOADING)
+            yield change.slot, max(retry, world.now + WAITING)
     for name, slot in snapshot.slots.items():
         if (wait := _wait(slot)) is not None:
             yield name, world.now + wait

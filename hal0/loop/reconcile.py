@@ -18,7 +18,7 @@ from hal0.core.plan import World, is_as_declared, plan
 from hal0.core.schema import RunPolicy
 from hal0.core.spec import Desired
 from hal0.core.status import Snapshot
-from hal0.core.steps import Action, Change, Plan, StepKind
+from hal0.core.steps import Action, Change, Plan, StepKind, faults
 from hal0.host.ports import EVERYTHING, MANIFESTS, USE, Clock
 from hal0.host.store import Act, Store
 from hal0.loop.act import Actor, Halt
@@ -144,19 +144,24 @@ class Reconciler:
         changes = tuple(change for change in current.changes if change.steps and not self._is_under_way(change))
         if not changes:
             return
+        batch = replace(current, changes=changes)
+        if mistakes := "; ".join(faults(batch)):
+            raise AssertionError(f"the planner made a mistake: {mistakes}")
+        self._record([change for change in changes if not _pulled_image(change)])
         self._busy |= {change.slot for change in changes}
-        self._record(changes)
-        task = asyncio.create_task(self._batch(replace(current, changes=changes)))
+        task = asyncio.create_task(self._batch(batch))
         self._batches.add(task)
         task.add_done_callback(self._batches.discard)
 
     def _is_under_way(self, change: Change) -> bool:
         """Return whether a batch works on a slot, or would only find out that its pull has not ended."""
-        image = next((step.payload for step in change.steps if step.kind is StepKind.PULL), "")
-        return change.slot in self._busy or self.actor.pulls.is_waiting(change.slot, image)
+        return change.slot in self._busy or self.actor.pulls.is_waiting(change.slot, _pulled_image(change))
 
-    def _record(self, changes: tuple[Change, ...]) -> None:
-        """Keep and log what is being done and why: a healed drift must not go unnoticed."""
+    def _record(self, changes: list[Change]) -> None:
+        """Keep and log what is being done and why: a healed drift must not go unnoticed.
+
+        A change that first pulls an image comes again when the image is there, and is recorded then.
+        """
         acts = []
         for change in changes:
             why = "; ".join(str(reason) for reason in change.reasons)
@@ -197,3 +202,8 @@ class Reconciler:
         for key, due in next_looks(world, current, snapshot):
             self.queue.add(key, due)
         self.feed.publish(PassNews(len(current.changes)))
+
+
+def _pulled_image(change: Change) -> str:
+    """Return the image that a change begins with pulling; empty where it is there."""
+    return next((step.payload for step in change.steps if step.kind is StepKind.PULL), "")

@@ -13,6 +13,8 @@ import pytest
 
 from .conftest import Place, free_port, lives, slot
 
+pytestmark = pytest.mark.daemon
+
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:

@@ -377,7 +377,7 @@ def _stale(host: FakeHost, name: str) -> None:
         host.stale.add(name)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(hosts_and_wishes())
 def test_planning_after_applying_is_empty(case: tuple[FakeHost, Desired]) -> None:
     host, wanted = case
@@ -388,7 +388,7 @@ def test_planning_after_applying_is_empty(case: tuple[FakeHost, Desired]) -> Non
     assert again.changes == ()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(hosts_and_wishes(), st.lists(st.sampled_from(["definition", "service"]), min_size=1, unique=True))
 def test_no_step_is_ever_planned_for_what_cant_be_seen(case: tuple[FakeHost, Desired], lost: list[str]) -> None:
     host, wanted = case
@@ -397,7 +397,7 @@ def test_no_step_is_ever_planned_for_what_cant_be_seen(case: tuple[FakeHost, Des
     assert plan(replace(world(host, wanted), observed=Observed(seen)), prune_all=True).steps == ()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(hosts_and_wishes())
 def test_planning_twice_gives_the_same_plan(case: tuple[FakeHost, Desired]) -> None:
     host, wanted = case

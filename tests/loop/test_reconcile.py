@@ -314,14 +314,17 @@ async def test_a_slot_waits_for_its_pull_and_then_goes_on(scene: Scene) -> None:
     assert scene.states() == {"chat": READY, "embed": READY}
 
 
-async def test_a_pull_under_way_is_reported_once_and_recorded_once(scene: Scene) -> None:
+async def test_a_pull_under_way_is_reported_once_and_what_it_was_for_is_recorded_once(scene: Scene) -> None:
     scene.runtime.pulls = asyncio.Event()
     scene.declare(slots("chat"))
     with scene.reconciler.feed.subscribe() as news:
         await scene.pass_(120)
         told = [item for item in drained(news) if isinstance(item, StepNews) and item.step == "pull"]
     assert [item.outcome for item in told] == ["started", "waiting"]
-    assert len(scene.store.acts("chat")) == 1
+    assert scene.store.acts("chat") == []
+    scene.runtime.pulls.set()
+    await scene.settle()
+    assert [act.action for act in scene.store.acts("chat")] == ["create"]
 
 
 async def test_a_pull_holds_up_no_other_slot(scene: Scene) -> None:

@@ -35,6 +35,7 @@ def host(installed: Host, engine: Engine) -> Host:
     installed.manifest("host.yaml", host_manifest(engine.model.parent, engine.image))
     installed.manifest("chat.toml", slot_manifest("chat"))
     installed.manifest("embed.toml", slot_manifest("embed", type="embedding"))
+    installed.hal0("apply")  # what is ready now may be what an earlier test declared
     installed.until_ready("chat", "embed")
     return installed
 
