@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +25,8 @@ def validate(path: Path | None, *, runtime: str, scope: str | None, as_json: boo
     import asyncio
 
     found = settings(path, runtime, scope)
-    source = make_source(found, Store(Path("/nonexistent"), read_only=True))
-    desired = asyncio.run(source.load())
+    with closing(Store(Path("/nonexistent"), read_only=True)) as nothing_applied:
+        desired = asyncio.run(make_source(found, nothing_applied).load())
     problems = [replace(problem, file=_near(problem.file)) for problem in desired.problems]
     if as_json:
         slots = sorted(desired.slots)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 
@@ -14,6 +13,7 @@ from hal0.core.schema import RunPolicy
 from hal0.core.state import SlotState
 from hal0.core.status import SlotStatus, Snapshot
 from hal0.core.validate import did_you_mean
+from hal0.dispatch.body import Body, parse
 from hal0.dispatch.envelope import error_response
 from hal0.dispatch.forward import forward
 from hal0.dispatch.measures import Measures
@@ -35,14 +35,22 @@ class Dispatcher:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Forward one request to the slot of its ``model``."""
         begun = time.monotonic()
-        body = await request.read()
-        found = self._resolve(body)
-        if isinstance(found, web.Response):
-            self.measures.request("", request.path, found.status, time.monotonic() - begun)
-            return found
-        response = await self._serve(request, found, body)
-        self.measures.request(found.name, request.path, response.status, time.monotonic() - begun)
+        slot, response = await self._answer(request)
+        self.measures.request(slot, request.path, response.status, time.monotonic() - begun)
         return response
+
+    async def _answer(self, request: web.Request) -> tuple[str, web.StreamResponse]:
+        """Return the answer to a request, and the slot that it is of; empty where it is of none."""
+        try:
+            body = parse(await request.read())
+        except ValueError as error:
+            return "", error_response(400, "request.invalid_json", f"the body is not JSON: {error}")
+        if body.model is None:
+            return "", error_response(400, "request.no_model", "the request names no model", param="model")
+        slot = self.routes.find(body.model)
+        if slot is None:
+            return "", self._not_found(body.model)
+        return slot.name, await self._serve(request, slot, body)
 
     async def models(self, _: web.Request) -> web.Response:
         """List what can be asked for: slot names first, then model ids. Wakes nothing."""
@@ -65,23 +73,13 @@ class Dispatcher:
             self._routes = (snapshot, routes(snapshot))
         return self._routes[1]
 
-    def _resolve(self, body: bytes) -> SlotStatus | web.Response:
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            return error_response(400, "request.invalid_json", f"the body is not JSON: {error}")
-        model = data.get("model") if isinstance(data, dict) else None
-        if not isinstance(model, str):
-            return error_response(400, "request.no_model", "the request names no model", param="model")
-        return self.routes.find(model) or self._not_found(model)
-
-    async def _serve(self, request: web.Request, slot: SlotStatus, body: bytes) -> web.StreamResponse:
+    async def _serve(self, request: web.Request, slot: SlotStatus, body: Body) -> web.StreamResponse:
         self.reconciler.demands.begin(slot.name, is_up=slot.state.is_dispatchable)
         try:
             if not slot.state.is_dispatchable:
                 return _unavailable(slot)
             with self.measures.in_flight(slot.name):
-                return await forward(self.session, request, slot, body)
+                return await forward(self.session, request, slot, body.filled(slot.spec.defaults))
         finally:
             self.reconciler.demands.end(slot.name)
 

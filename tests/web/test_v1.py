@@ -452,3 +452,12 @@ async def test_a_slot_is_serving_while_it_answers_and_ready_after(bench: Bench) 
     (await asking).close()
     await bench.scene.pass_(1)
     assert bench.scene.states() == {"chat": SlotState.READY}
+
+
+async def test_a_slots_defaults_are_put_in_where_the_client_sends_none(bench: Bench) -> None:
+    settings = {"port": bench.engine.port, "defaults": "{temperature: 0.7, top_p: 0.9}"}
+    bench.scene.declare(MODEL, slot("chat", **settings))
+    await bench.scene.settle()
+    async with await bench.ask({"model": "chat", "top_p": 0.1}):
+        sent = json.loads(bench.engine.bodies[-1])
+        assert (sent["temperature"], sent["top_p"]) == (0.7, 0.1)
