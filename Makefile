@@ -65,6 +65,7 @@ check: $(VENV)/.dev  ## Format, lint, types, import contracts and the fast tests
 
 .PHONY: test
 test: $(VENV)/.dev $(MODEL)  ## Every test: the embedded engine, and a booted systemd with podman
+	$(BIN)/python -m tests.realhost.requirements
 	HAL0_TEST_MODEL=$(CURDIR)/$(MODEL) $(BIN)/python -m pytest
 
 .PHONY: bench

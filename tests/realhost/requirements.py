@@ -56,8 +56,18 @@ def absent_packages() -> list[str]:
 
 def _separate_filesystems() -> list[str]:
     """Mounts that an overlay of / does not carry and without which Debian's root is not whole."""
-    mounted = {line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()}
-    return [path for path in ("/etc", "/usr", "/var") if path in mounted]
+    return [path for path in ("/etc", "/usr", "/var") if path in _mounted()]
+
+
+def _mounted() -> set[str]:
+    return {line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()}
+
+
+def _has_overlay() -> bool:
+    """Whether overlays can be mounted; on a fresh machine the module is there and nobody has loaded it."""
+    if "overlay" not in Path("/proc/filesystems").read_text() and shutil.which("modprobe"):
+        subprocess.run(["modprobe", "overlay"], capture_output=True, check=False, timeout=30)
+    return "overlay" in Path("/proc/filesystems").read_text()
 
 
 def missing() -> list[str]:
@@ -69,8 +79,10 @@ def missing() -> list[str]:
         reasons.append("not root")
     if not has_capability(CAP_SYS_ADMIN) or not has_capability(CAP_NET_ADMIN):
         reasons.append("no CAP_SYS_ADMIN and CAP_NET_ADMIN, which namespaces and mounts take")
-    if "overlay" not in Path("/proc/filesystems").read_text():
+    if not _has_overlay():
         reasons.append("the kernel has no overlay filesystem")
+    if "/" not in _mounted():
+        reasons.append("the root is no mount of its own: a chroot")
     cgroup2 = cgroup2_mount()
     if cgroup2 is None or not os.access(cgroup2, os.W_OK):
         reasons.append("no writable cgroup2 filesystem is mounted")
@@ -110,3 +122,15 @@ def _apt_get(*args: str) -> None:
         return
     subprocess.run(["apt-get", "update"], env=env, stdout=sys.stderr, check=True, timeout=APT_TIMEOUT_S)
     subprocess.run(command, env=env, stdout=sys.stderr, check=True, timeout=APT_TIMEOUT_S)
+
+
+def main() -> None:
+    """Install what is absent, or say why the real host's tests will be skipped."""
+    if reasons := missing():
+        print(f"realhost: no real host for tests here: {'; '.join(reasons)}", file=sys.stderr)
+    else:
+        install()
+
+
+if __name__ == "__main__":
+    main()
