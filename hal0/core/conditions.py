@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from hal0.core.backoff import Attempt
-from hal0.core.facts import Known, Unknown
-from hal0.core.observed import Activity, ProbeResult, Service, SlotObservation
+from hal0.core.facts import Known, Unknown, known
+from hal0.core.observed import Activity, ProbeResult, SlotObservation
 from hal0.core.quantity import show_duration
 from hal0.core.schedule import Demand
 from hal0.core.spec import DesiredSlot
@@ -91,7 +91,7 @@ def _synced(slot: DesiredSlot, seen: SlotObservation, signs: Signs) -> Condition
 
 def _overrides(seen: SlotObservation) -> str:
     """Name the drop-ins of others: they are left alone, and never silently."""
-    service = _service(seen)
+    service = known(seen.service)
     return (
         f"operator's drop-ins in force: {', '.join(service.operator_dropins)}"
         if service and service.operator_dropins
@@ -156,7 +156,7 @@ def _stalled(slot: DesiredSlot, seen: SlotObservation, signs: Signs, state: Slot
         word, colon, _ = change.reasons[0].field.partition(":")
         word = word if colon and word.isalpha() else "Refused"
         return Condition(kind, status=True, reason=word, message=message)
-    service = _service(seen)
+    service = known(seen.service)
     if state is SlotState.ERROR and service and service.activity is Activity.ACTIVE:
         late = f"not ready within {show_duration(slot.spec.start_deadline)}, or its probe fails"
         return Condition(kind, status=True, reason="NotReady", message=late + _tail(signs))
@@ -169,7 +169,3 @@ def _stalled(slot: DesiredSlot, seen: SlotObservation, signs: Signs, state: Slot
 
 def _tail(signs: Signs) -> str:
     return f"; last lines: {' | '.join(signs.last_lines)}" if signs.last_lines else ""
-
-
-def _service(seen: SlotObservation) -> Service | None:
-    return seen.service.value if isinstance(seen.service, Known) else None

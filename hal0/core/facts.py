@@ -27,3 +27,8 @@ class Unknown:
 
 
 Fact: TypeAlias = Known[T] | Unknown
+
+
+def known(fact: Known[T] | Unknown) -> T | None:
+    """Return a fact's value, and None where it is unknown: for views, and where unknown and absent mean the same."""
+    return fact.value if isinstance(fact, Known) else None

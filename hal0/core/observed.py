@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hal0.core.facts import Fact, Known, Unknown
+from hal0.core.definition import Mark, split
+from hal0.core.facts import Fact, Unknown, known
 
 
 class Activity(StrEnum):
@@ -100,17 +101,18 @@ class SlotObservation:
     gone_since: float | None = None
 
     @property
+    def mark(self) -> Mark | None:
+        """The mark of the definition on disk, as far as it is known."""
+        definition = known(self.definition)
+        return split(definition.text)[1] if definition else None
+
+    @property
     def is_hollow(self) -> bool:
         """Whether the service is active, and its container is known not to run."""
-        service = self.service.value if isinstance(self.service, Known) else None
+        service = known(self.service)
         if service is None or service.activity is not Activity.ACTIVE or isinstance(self.instance, Unknown):
             return False
         return self.instance.value is None or not self.instance.value.running
-
-
-ABSENT = SlotObservation(
-    definition=Known(None), service=Known(None), instance=Known(None), image=Unknown("not looked up")
-)
 
 
 def unobserved(reason: str) -> SlotObservation:

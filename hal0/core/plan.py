@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from hal0.core.backoff import Attempt, not_before
 from hal0.core.definition import is_edited, split, stamp
 from hal0.core.differences import differences
-from hal0.core.facts import Known, Unknown
+from hal0.core.facts import Known, Unknown, known
 from hal0.core.observed import Activity, Instance, Observed, Service, SlotObservation
 from hal0.core.quantity import show_duration
 from hal0.core.schedule import Demand, Verdict, placement
@@ -103,15 +103,15 @@ def definition_name(slot: DesiredSlot) -> str:
 
 def foreign(name: str, seen: SlotObservation) -> str:
     """Return why a slot's unit or container is not hal0's to touch; empty where it is, or where there is none."""
-    if isinstance(seen.definition, Known) and seen.definition.value:
-        mark = split(seen.definition.value.text)[1]
+    if definition := known(seen.definition):
+        mark = seen.mark
         if mark is None or mark.slot != name:
-            return f"ForeignUnit: {seen.definition.value.path} does not carry hal0's mark: move it away"
-    if isinstance(seen.service, Known) and seen.service.value:
-        fragment = seen.service.value.fragment.rpartition("/")[2]
+            return f"ForeignUnit: {definition.path} does not carry hal0's mark: move it away"
+    if service := known(seen.service):
+        fragment = service.fragment.rpartition("/")[2]
         if fragment and fragment != TEMPLATE_UNIT:
-            return f"ForeignUnit: {seen.service.value.fragment} stands in for {TEMPLATE_UNIT}: move it away"
-    if isinstance(seen.instance, Known) and seen.instance.value and seen.instance.value.slot != name:
+            return f"ForeignUnit: {service.fragment} stands in for {TEMPLATE_UNIT}: move it away"
+    if (instance := known(seen.instance)) and instance.slot != name:
         return f"ForeignUnit: container hal0-slot-{name} does not carry hal0's label: remove or rename it"
     return ""
 
@@ -183,7 +183,7 @@ def _is_ending(seen: SlotObservation, now: float) -> bool:
 
 
 def _overridden(seen: SlotObservation) -> bool:
-    service = seen.service.value if isinstance(seen.service, Known) else None
+    service = known(seen.service)
     return service is not None and bool(service.operator_dropins)
 
 
@@ -220,7 +220,7 @@ def _steps(
     verdict: Verdict,
 ) -> tuple[Step, ...]:
     name = slot.spec.name
-    service = seen.service.value if isinstance(seen.service, Known) else None
+    service = known(seen.service)
     is_up = bool(service and service.activity.is_up)
     replaced = write and _is_replaced(slot, seen)
     stop = is_up and (move or replaced)
@@ -239,11 +239,9 @@ def _steps(
 
 def _is_replaced(slot: DesiredSlot, seen: SlotObservation) -> bool:
     """Return whether a written definition means another container, as far as can be seen."""
-    if isinstance(seen.instance, Known) and seen.instance.value:
-        return seen.instance.value.command != slot.launch.argv
-    mark = (
-        split(seen.definition.value.text)[1] if isinstance(seen.definition, Known) and seen.definition.value else None
-    )
+    if instance := known(seen.instance):
+        return instance.command != slot.launch.argv
+    mark = seen.mark
     return mark is None or mark.spec_hash != slot.spec_hash
 
 
@@ -296,9 +294,7 @@ def owned(world: World) -> set[str]:
 
 
 def _is_marked(name: str, seen: SlotObservation) -> bool:
-    definition = seen.definition.value if isinstance(seen.definition, Known) else None
-    mark = split(definition.text)[1] if definition else None
-    instance = seen.instance.value if isinstance(seen.instance, Known) else None
+    mark, instance = seen.mark, known(seen.instance)
     return bool(mark and mark.slot == name) or bool(instance and instance.slot == name)
 
 
@@ -337,4 +333,5 @@ def _removal(name: str, seen: SlotObservation) -> Change:
 
 
 def _is_running(seen: SlotObservation) -> bool:
-    return isinstance(seen.instance, Known) and bool(seen.instance.value and seen.instance.value.running)
+    instance = known(seen.instance)
+    return instance is not None and instance.running

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hal0.core.conditions import Condition, ConditionType, Signs, conditions
-from hal0.core.definition import split
 from hal0.core.documents import ManifestError
-from hal0.core.facts import Known, Unknown
+from hal0.core.facts import Known, Unknown, known
 from hal0.core.observed import Activity, Instance, ProbeResult, Service, SlotObservation
 from hal0.core.schema import RunPolicy
 from hal0.core.spec import DesiredSlot, SlotSpec
@@ -104,20 +103,13 @@ def status(slot: DesiredSlot, seen: SlotObservation, signs: Signs, before: SlotS
         conditions=conditions(slot, seen, signs, state),
         spec=slot.spec,
         spec_hash=slot.spec_hash,
-        generation=_applied_generation(seen),
-        service=seen.service.value if isinstance(seen.service, Known) else None,
-        instance=seen.instance.value if isinstance(seen.instance, Known) else None,
+        generation=seen.mark.generation if seen.mark else 0,
+        service=known(seen.service),
+        instance=known(seen.instance),
         drift=tuple(str(reason) for reason in signs.change.reasons if reason.drift) if signs.change else (),
         failures=failures,
         run=_run(seen, before),
     )
-
-
-def _applied_generation(seen: SlotObservation) -> int:
-    """Return the generation of the definition that lies on disk; 0 where there is none of ours."""
-    definition = seen.definition.value if isinstance(seen.definition, Known) else None
-    mark = split(definition.text)[1] if definition else None
-    return mark.generation if mark else 0
 
 
 def _failures(seen: SlotObservation, before: SlotStatus | None, *, fresh: bool) -> int:

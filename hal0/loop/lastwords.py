@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from hal0.core.facts import Known
+from hal0.core.facts import known
 from hal0.core.observed import Activity, Observed
 from hal0.errors import Hal0Error
 from hal0.host.ports import Runtime
@@ -28,8 +28,7 @@ class LastWords:
     async def update(self, slots: Iterable[str], observed: Observed) -> None:
         """Read the lines of slots that broke since the last time, and forget those of slots that are well."""
         for name in slots:
-            seen = observed.slot(name).service
-            service = seen.value if isinstance(seen, Known) else None
+            service = known(observed.slot(name).service)
             if service is None or service.activity not in _BROKEN:
                 self._read.pop(name, None)
             elif self._read.get(name, ("", ()))[0] != service.invocation:

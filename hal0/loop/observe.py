@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from hal0.core.facts import Known
+from hal0.core.facts import Known, known
 from hal0.core.observed import Activity, Observed, SlotObservation
 from hal0.core.spec import Desired
 from hal0.host.models import is_file
@@ -56,5 +56,5 @@ class Observer:
 
 def is_active(seen: SlotObservation) -> bool:
     """Return whether a slot's service is known to run."""
-    service = seen.service.value if isinstance(seen.service, Known) else None
+    service = known(seen.service)
     return service is not None and service.activity is Activity.ACTIVE
