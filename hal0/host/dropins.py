@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Definition
+from hal0.core.spec import unit_name
 from hal0.errors import StepFailed
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Dropins:
         """Return where a slot's drop-in lies. Raises ``StepFailed`` for a name that can't be a slot's."""
         if not is_slot(slot):
             raise StepFailed(f"{slot!r} can't name a slot", hint="Use a-z, 0-9 and `-`.")
-        return self._unit_dir / f"hal0-slot@{slot}.service.d" / FILE
+        return self._unit_dir / f"{unit_name(slot)}.d" / FILE
 
     def names(self) -> Fact[frozenset[str]]:
         """Return the slots that have a drop-in; a unit folder that is not there has none."""

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Instance
+from hal0.core.spec import CONTAINER_PREFIX, LABEL_SLOT, LABEL_SPEC
 from hal0.errors import HostUnreachable, StepFailed
 from hal0.host.pending import Pending
 from hal0.host.ports import EVERYTHING
@@ -35,7 +36,6 @@ READ_S = 5.0
 PULL_S = 3600.0
 _VERSION = "4.0.0"  # podman 4.3 and 5.x answer in one JSON shape when asked for this one
 _BACKOFF_S = (1.0, 30.0)
-_PREFIX = "hal0-slot-"
 _QUIET = ("exec", "health_status", "attach", "mount", "unmount", "commit", "export")
 _QUALIFY = "Qualify the image's name by its registry, as in `registry.example/name:tag`."
 _LOGIN = "Log in with `podman login`, as the user that runs hal0."
@@ -219,16 +219,16 @@ def _containers(
 def _precedence(found: tuple[str, Mapping[str, Any]]) -> tuple[bool, bool]:
     """Sort so that of two containers of one slot the running one wins, then the labelled one."""
     row = found[1]
-    return row["State"] == "running", "hal0.slot" in (row.get("Labels") or {})
+    return row["State"] == "running", LABEL_SLOT in (row.get("Labels") or {})
 
 
 def _slot_of(row: Mapping[str, Any]) -> str:
     labels: Mapping[str, str] = row.get("Labels") or {}
-    return labels.get("hal0.slot") or next((_named(name) for name in row.get("Names") or () if _named(name)), "")
+    return labels.get(LABEL_SLOT) or next((_named(name) for name in row.get("Names") or () if _named(name)), "")
 
 
 def _named(container: str) -> str:
-    return container.removeprefix(_PREFIX) if container.startswith(_PREFIX) else ""
+    return container.removeprefix(CONTAINER_PREFIX) if container.startswith(CONTAINER_PREFIX) else ""
 
 
 def _command(client: APIClient, container: str) -> tuple[str, ...] | None:
@@ -242,8 +242,8 @@ def _instance(row: Mapping[str, Any], command: tuple[str, ...]) -> Instance:
     return Instance(
         id=row["Id"],
         running=row["State"] == "running",
-        slot=labels.get("hal0.slot", ""),
-        spec_hash=labels.get("hal0.spec", ""),
+        slot=labels.get(LABEL_SLOT, ""),
+        spec_hash=labels.get(LABEL_SPEC, ""),
         image=row["ImageID"].removeprefix("sha256:"),
         command=command,
     )
@@ -311,7 +311,7 @@ def _event_name(event: Mapping[str, Any]) -> str:
     if event.get("Type") == "image":
         return EVERYTHING
     attributes: Mapping[str, str] = (event.get("Actor") or {}).get("Attributes") or {}
-    return attributes.get("hal0.slot") or _named(attributes.get("name", ""))
+    return attributes.get(LABEL_SLOT) or _named(attributes.get("name", ""))
 
 
 def _reason(error: BaseException) -> str:

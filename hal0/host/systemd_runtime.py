@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Activity, Definition, Instance, Service, SlotObservation
-from hal0.core.spec import container_name
+from hal0.core.spec import UNIT_PREFIX, container_name, unit_name
 from hal0.errors import HostUnreachable
 from hal0.host import journal
 from hal0.host.dropins import Dropins, is_slot
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hal0.host.scope import Scope
     from hal0.host.systemd import Listed
 
-_PATTERN = "hal0-slot@*.service"
+_PATTERN = unit_name("*")
 _LONGEST_JOB_S = 3600.0
 _STOP_PHASES = 3  # systemd grants its stop timeout anew to stopping, killing and ExecStopPost
 _KILLED = frozenset({2, 3})  # CLD_KILLED and CLD_DUMPED: the status is a signal's number
@@ -88,17 +88,17 @@ class SystemdRuntime:
 
     async def reset_failed(self, slot: str) -> None:
         """Clear a failed state and the start limit, so that a start is not refused."""
-        await self._systemd.reset_failed(unit_of(slot))
+        await self._systemd.reset_failed(unit_name(slot))
 
     async def start(self, slot: str) -> None:
         """Start the service, within its own start timeout and half a minute; an hour where it has none."""
-        unit = unit_of(slot)
+        unit = unit_name(slot)
         granted = _seconds((await self._systemd.show(unit)).get("TimeoutStartUSec"))
         await self._systemd.start(unit, timeout=min(JOB_S + granted, _LONGEST_JOB_S))
 
     async def stop(self, slot: str) -> None:
         """Stop the service, within its own stop timeouts and half a minute; a stopped one is left as it is."""
-        unit = unit_of(slot)
+        unit = unit_name(slot)
         granted = _STOP_PHASES * _seconds((await self._systemd.show(unit)).get("TimeoutStopUSec"))
         await self._systemd.stop(unit, timeout=min(JOB_S + granted, _LONGEST_JOB_S))
 
@@ -108,11 +108,11 @@ class SystemdRuntime:
 
     async def logs(self, slot: str, *, lines: int, engine_only: bool = False) -> list[str]:
         """Return the last lines of the slot's service in the journal, oldest first."""
-        return await journal.logs(unit_of(slot), lines, self._scope, *_said_by(slot, engine_only=engine_only))
+        return await journal.logs(unit_name(slot), lines, self._scope, *_said_by(slot, engine_only=engine_only))
 
     async def follow(self, slot: str) -> AsyncGenerator[str]:
         """Yield lines as the slot's service writes them to the journal."""
-        async with contextlib.aclosing(journal.follow(unit_of(slot), self._scope, *_said_by(slot))) as lines:
+        async with contextlib.aclosing(journal.follow(unit_name(slot), self._scope, *_said_by(slot))) as lines:
             async for line in lines:
                 yield line
 
@@ -169,12 +169,12 @@ class SystemdRuntime:
         if definition == Known(None) and (row is None or (row.active == "inactive" and not row.job)):
             return Known(None)
         try:
-            state = await self._systemd.show(unit_of(slot))
+            state = await self._systemd.show(unit_name(slot))
             return Known(_service_from(state, row.job if row else "", str(self._dropins.path(slot))))
         except HostUnreachable as error:
             return Unknown(str(error))
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            return Unknown(f"systemd: {unit_of(slot)}: unexpected answer ({error!r})")
+            return Unknown(f"systemd: {unit_name(slot)}: unexpected answer ({error!r})")
 
     async def _unit_events(self) -> AsyncGenerator[str]:
         async for unit in self._systemd.changes():
@@ -188,14 +188,9 @@ def _said_by(slot: str, *, engine_only: bool = False) -> tuple[str, ...]:
     return (engine,) if engine_only else (engine, "systemd")
 
 
-def unit_of(slot: str) -> str:
-    """Return the unit of a slot; slot names need no escaping."""
-    return f"hal0-slot@{slot}.service"
-
-
 def _slot_of(unit: str) -> str:
-    slot = unit.removeprefix("hal0-slot@").removesuffix(".service")
-    return slot if is_slot(slot) and unit == unit_of(slot) else ""
+    slot = unit.removeprefix(UNIT_PREFIX).removesuffix(".service")
+    return slot if is_slot(slot) and unit == unit_name(slot) else ""
 
 
 def _all_names(images: Mapping[str, str], *sources: Fact[Any]) -> frozenset[str]:

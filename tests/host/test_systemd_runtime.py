@@ -9,8 +9,9 @@ from dbus_next.signature import Variant
 
 from hal0.core.facts import Known, Unknown
 from hal0.core.observed import Activity, Service, SlotObservation
+from hal0.core.spec import unit_name
 from hal0.host.scope import Scope
-from hal0.host.systemd_runtime import SystemdRuntime, activity_of, unit_of
+from hal0.host.systemd_runtime import SystemdRuntime, activity_of
 
 from .fake_podman import IMAGE, FakePodman, inspected, row_4
 from .fake_systemd import Daemon, FakeSystemd
@@ -83,7 +84,7 @@ async def test_a_host_with_nothing_knows_only_its_disk(runtime: SystemdRuntime) 
 
 async def test_all_sources_name_slots(runtime: SystemdRuntime, systemd: FakeSystemd, podman: FakePodman) -> None:
     await runtime.write("on-disk", "text")
-    systemd.add(unit_of("in-memory"), "active", "running")
+    systemd.add(unit_name("in-memory"), "active", "running")
     podman.containers = [row_4("hal0-slot-orphan"), row_4("x", **{"hal0.slot": "../not a slot"})]
     podman.inspections = {"id-of-hal0-slot-orphan": inspected(["podman"])}
     seen = await runtime.observe({"wanted": REF})
@@ -101,7 +102,7 @@ async def test_a_service_as_systemd_has_it(runtime: SystemdRuntime, systemd: Fak
     await runtime.write("chat", "text")
     own = str(runtime._dropins.path("chat"))
     systemd.add(
-        unit_of("chat"),
+        unit_name("chat"),
         "failed",
         "failed",
         NeedDaemonReload=Variant("b", True),
@@ -129,17 +130,17 @@ async def test_a_service_as_systemd_has_it(runtime: SystemdRuntime, systemd: Fak
 
 
 async def test_a_bare_instance_of_the_template_is_no_service(runtime: SystemdRuntime, systemd: FakeSystemd) -> None:
-    systemd.add(unit_of("bare"))
-    systemd.add(unit_of("failed"), "failed", "failed")
+    systemd.add(unit_name("bare"))
+    systemd.add(unit_name("failed"), "failed", "failed")
     seen = await runtime.observe({})
     assert seen["bare"].service == Known(None)
     assert service_of(seen["failed"]).activity is Activity.FAILED
 
 
 async def test_what_cannot_be_understood_is_unknown(runtime: SystemdRuntime, systemd: FakeSystemd) -> None:
-    systemd.add(unit_of("odd"), "levitating")
-    systemd.add(unit_of("poor"), "active")
-    del systemd.units[unit_of("poor")]["NeedDaemonReload"]
+    systemd.add(unit_name("odd"), "levitating")
+    systemd.add(unit_name("poor"), "active")
+    del systemd.units[unit_name("poor")]["NeedDaemonReload"]
     seen = await runtime.observe({})
     assert isinstance(seen["odd"].service, Unknown)
     assert isinstance(seen["poor"].service, Unknown)
@@ -171,14 +172,14 @@ async def test_events_of_both_sources(runtime: SystemdRuntime, systemd: FakeSyst
         await podman.streams.get()
         await systemd.subscribed.wait()
         systemd.change("ssh.service")
-        systemd.change(unit_of("chat"))
+        systemd.change(unit_name("chat"))
         while (name := await anext(events)) == "*":
             pass
         assert name == "chat"
 
 
 async def test_starting_and_stopping(runtime: SystemdRuntime, systemd: FakeSystemd) -> None:
-    systemd.add(unit_of("chat"), TimeoutStartUSec=Variant("t", 2**64 - 1))
+    systemd.add(unit_name("chat"), TimeoutStartUSec=Variant("t", 2**64 - 1))
     await runtime.reload()
     await runtime.reset_failed("chat")
     await runtime.start("chat")
