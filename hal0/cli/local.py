@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from hal0.cli import show
 from hal0.cli.client import place
 from hal0.cli.options import Options
+from hal0.core.wire import Json
 from hal0.errors import UsageError
 from hal0.loop import operations
 from hal0.loop.assembly import RuntimeChoice, Settings, make_reconciler, make_runtime, open_host, open_store
@@ -40,26 +41,20 @@ async def looking(options: Options) -> AsyncIterator[Reconciler]:
             yield make_reconciler(found, store, runtime, prober)
 
 
-def picture(options: Options) -> dict[str, Any]:
+def picture(options: Options) -> Json:
     """Look at the host and return the whole picture."""
-
-    async def look() -> dict[str, Any]:
-        async with looking(options) as reconciler:
-            await reconciler.survey()
-            return operations.overview(reconciler)
-
-    return asyncio.run(look())
+    return asyncio.run(_looked(options, operations.overview))
 
 
-def slot(options: Options, name: str) -> dict[str, Any]:
+def slot(options: Options, name: str) -> Json:
     """Look at the host and return one slot in full."""
+    return asyncio.run(_looked(options, lambda reconciler: operations.slot_detail(reconciler, name)))
 
-    async def look() -> dict[str, Any]:
-        async with looking(options) as reconciler:
-            await reconciler.survey()
-            return operations.slot_detail(reconciler, name)
 
-    return asyncio.run(look())
+async def _looked(options: Options, view: Callable[[Reconciler], Json]) -> Json:
+    async with looking(options) as reconciler:
+        await reconciler.survey()
+        return view(reconciler)
 
 
 def logs(options: Options, name: str, lines: int, *, follow: bool) -> Iterator[str]:

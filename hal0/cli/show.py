@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from hal0.core.quantity import show_duration, show_size
+from hal0.core.steps import Reason
 
 _COLOURS = {"+": "32", "~": "33", "-": "31", "!": "35", "?": "36", "x": "31"}
 _STATES = {"ready": "32", "serving": "32", "idle": "32", "error": "31", "offline": "90"}
@@ -41,16 +42,9 @@ def plan_text(plan: dict[str, Any], *, diffs: bool) -> Iterator[str]:
 def _change(change: dict[str, Any], *, diffs: bool) -> Iterator[str]:
     yield paint(f"  {change['symbol']} {change['slot']}", _COLOURS[change["symbol"]]) + f"  {change['action']}"
     for reason in change["reasons"]:
-        yield f"      {reason_text(reason)}"
+        yield f"      {Reason(**reason)}"
     if diffs and change["diff"]:
         yield from (f"      {_diff_line(line)}" for line in change["diff"].splitlines())
-
-
-def reason_text(reason: dict[str, Any]) -> str:
-    """Return ``field: before -> after``, as far as there is any."""
-    if not (reason["before"] or reason["after"]):
-        return str(reason["field"])
-    return f"{reason['field']}: {reason['before']} -> {reason['after']}".replace(":  ->", ":")
 
 
 def _diff_line(line: str) -> str:
