@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
-from worlds import SEEDS, TEMPLATES
+from worlds import FACTS, SEEDS, TEMPLATES
 
 from hal0.core.documents import Document
+from hal0.core.endpoints import ENDPOINTS
 from hal0.core.resolve import SEED_PROFILES, resolve
-from hal0.core.schema import Device, DriftPolicy, Engine, Manifest, RunPolicy, SlotType
-from hal0.core.spec import Desired, DesiredSlot, HostFacts, SlotSpec
+from hal0.core.routes import Listing
+from hal0.core.schema import Abort, Device, DriftPolicy, Engine, Manifest, RunPolicy, SlotType, UpstreamApi
+from hal0.core.spec import Desired, DesiredSlot, HostFacts, Serving, SlotSpec, UpstreamSpec
+from hal0.core.state import SlotState
+from hal0.core.status import SlotStatus, Snapshot
 from hal0.core.validate import Located, validate
 
 Data: TypeAlias = dict[str, Any]
@@ -110,6 +115,7 @@ def _profiles() -> st.SearchStrategy[Data]:
         "probe": st.sampled_from(["/health", "/ready?now"]),
         "start_deadline": durations(),
         "stop_timeout": durations(),
+        "paths": st.dictionaries(st.sampled_from(list(ENDPOINTS)), st.just("/elsewhere"), max_size=2),
     }
     return st.fixed_dictionaries({"kind": st.just("Profile"), "image": image, "command": command}, optional=extra)
 
@@ -129,7 +135,38 @@ def _slots() -> st.SearchStrategy[Data]:
         "defaults": requests(),
         "suspend": st.booleans(),
     }
-    return st.fixed_dictionaries({"kind": st.just("Slot")}, optional=extra)
+    return st.fixed_dictionaries({"kind": st.just("Slot")}, optional=extra | _servings())
+
+
+def _servings() -> Data:
+    """Return the keys of a slot that only the dispatcher reads, but for ``fallback``."""
+    return {
+        "strip": st.lists(words(), max_size=2),
+        "set": requests(),
+        "load_wait": durations(),
+        "queue": st.integers(0, 9),
+        "concurrency": st.integers(1, 9),
+        "max_keep_alive": durations(),
+        "abort": st.sampled_from([abort.value for abort in Abort]),
+        "drain_timeout": durations(),
+    }
+
+
+@cache
+def _upstreams() -> st.SearchStrategy[Data]:
+    """Return an upstream without its name, its models and its fallback."""
+    url = st.sampled_from(["https://api.example/v1", "http://10.0.0.1:8080/v1/", "http://[::1]:8080"])
+    extra: Data = {
+        "api": st.sampled_from([api.value for api in UpstreamApi]),
+        "api_key": st.sampled_from([{"env": "KEY"}, {"file": "/run/key"}, {"credential": "key"}]),
+        "refresh": st.sampled_from(["10m", 5]),
+        "headers": st.just({"X-Team": "a"}),
+        "connect_timeout": st.integers(1, 9),
+        "idle_timeout": st.integers(1, 9),
+        "failures": st.integers(1, 9),
+        "cooldown": st.integers(1, 9),
+    }
+    return st.fixed_dictionaries({"kind": st.just("Upstream"), "base_url": url}, optional=extra)
 
 
 @cache
@@ -159,6 +196,8 @@ def manifest_sets(draw: st.DrawFn, facts: HostFacts, *, max_slots: int = 4) -> l
     found += [{**draw(_profiles()), "name": name} for name in profile_names]
     if draw(st.booleans()):
         found.append({"kind": "Host", "slot_ports": "8081-8095", "image_registry": "registry.example/x"})
+    found += draw(_upstream_sets())
+    targets = [*_fallbacks(found), *slot_names, *further]
     for at, name in enumerate(slot_names):
         slot = {**draw(_slots()), "name": name, "model": draw(st.sampled_from(model_names + aliases))}
         if draw(st.booleans()):
@@ -167,8 +206,25 @@ def manifest_sets(draw: st.DrawFn, facts: HostFacts, *, max_slots: int = 4) -> l
             slot["device"] = draw(_devices(*SEED_PROFILES)).value
         if draw(st.booleans()):
             slot["port"] = 8090 - at
+        if draw(st.booleans()):
+            slot["fallback"] = draw(st.lists(st.sampled_from(targets), max_size=2))
         found.append({**slot, "aliases": further[at :: len(slot_names)]})
     return found
+
+
+@cache
+def _upstream_sets() -> st.SearchStrategy[list[Data]]:
+    """Return upstreams; the first one is asked for its models, others have a list of their own."""
+    first = st.builds(dict[str, Any], _upstreams(), name=st.just("asked"))
+    second = st.builds(dict[str, Any], _upstreams(), name=st.just("listed"), models=st.just(["x", "y/z"]))
+    third = st.builds(dict[str, Any], second, name=st.just("bare"), prefix=st.just(""), fallback=st.just(["listed/x"]))
+    return st.just([]) | st.tuples(first).map(list) | st.tuples(first, second, third).map(list)
+
+
+def _fallbacks(found: Iterable[Data]) -> list[str]:
+    """Return names that lead to upstreams."""
+    names = {data["name"] for data in found if data["kind"] == "Upstream"}
+    return [*(["asked/any"] if "asked" in names else []), *(["x", "listed/y/z"] if "listed" in names else [])]
 
 
 @cache
@@ -213,3 +269,97 @@ def desired_slots(draw: st.DrawFn, *runtimes: str) -> tuple[HostFacts, DesiredSl
     """Return one resolved slot, the machine, and the rest of Desired."""
     found = draw(worlds(*runtimes, max_slots=2).filter(lambda world: bool(world[2].slots)))
     return found[0], draw(st.sampled_from(sorted(found[2].slots.values(), key=lambda slot: slot.spec.name))), found[2]
+
+
+# What a route table is made of. Names are few, so that they meet.
+
+SLOT_NAMES = ["a", "b", "c"]
+UPSTREAM_NAMES = ["cloud", "peer", "up"]
+WORDS = [
+    *("a", "b", "m1", "m2", "m3", "gpt", "x:tag", "A", "M1", "hal0/a", "hal0/gone", "HAL0/A", "only", "nobody", ""),
+    *("up/m1", "up/only", "up/", "up/nobody", "cloud/only", "cloud/x:tag", "peer/up/m1"),
+]
+
+
+@cache
+def slot_statuses() -> st.SearchStrategy[SlotStatus]:
+    """Return slots in any state, of any type, that claim each other's names."""
+    spec = resolved([{"kind": "Model", "name": "m1", "path": "m"}, {"kind": "Slot", "name": "a", "model": "m1"}], FACTS)
+    words = st.sampled_from(WORDS)
+    specs = st.builds(
+        partial(replace, spec.slots["a"].spec),
+        name=st.sampled_from(SLOT_NAMES),
+        model=st.sampled_from(["m1", "m2", "m9"]) | words,
+        aliases=st.lists(words, max_size=2).map(tuple),
+        type=st.sampled_from([SlotType.LLM, SlotType.EMBEDDING]) | st.sampled_from(SlotType),
+        device=st.sampled_from([Device.CPU, Device.NPU]),
+        run=st.sampled_from(RunPolicy),
+        suspend=st.booleans(),
+        serving=st.builds(Serving, fallback=st.lists(words, max_size=2).map(tuple)),
+    )
+    states = st.sampled_from([SlotState.READY, SlotState.OFFLINE]) | st.sampled_from(SlotState)
+    return st.builds(lambda spec, state: SlotStatus(spec.name, state, 0.0, (), spec), specs, states)
+
+
+@cache
+def upstream_specs() -> st.SearchStrategy[UpstreamSpec]:
+    """Return upstreams with and without a prefix and an allow-list, of both kinds."""
+    spec = resolved([{"kind": "Upstream", "name": "up", "base_url": "https://api.example/v1"}], FACTS).upstreams["up"]
+    return st.builds(
+        lambda name, bare, **changes: replace(spec, name=name, prefix="" if bare else f"{name}/", **changes),
+        st.sampled_from(UPSTREAM_NAMES),
+        st.sampled_from([False, False, True]),
+        api=st.sampled_from([UpstreamApi.OPENAI, *UpstreamApi]),
+        models=st.just(()) | model_lists(),
+        fallback=st.lists(st.sampled_from(WORDS), max_size=1).map(tuple),
+    )
+
+
+@cache
+def model_lists() -> st.SearchStrategy[tuple[str, ...]]:
+    """Return what an upstream has, or says that it has."""
+    ids = ["m1", "m3", "only", "x:tag", "a", "up/m1", "hal0/a", "hal0/gone"]
+    return st.lists(st.sampled_from(ids), min_size=1, max_size=3).map(tuple)
+
+
+@cache
+def catalogues() -> st.SearchStrategy[dict[str, Listing]]:
+    """Return what upstreams said: one of them nothing yet, others what is outdated, and others that they failed."""
+    listings = st.builds(Listing, st.just(()) | model_lists(), st.sampled_from(["", "it answered 500"]))
+    return st.fixed_dictionaries({"cloud": listings, "up": listings}, optional={"gone": listings, "peer": listings})
+
+
+@cache
+def snapshots() -> st.SearchStrategy[Snapshot]:
+    """Return pictures of slots, upstreams and models. Some models are held by no slot, some slots' by no manifest."""
+    slots = st.lists(slot_statuses(), min_size=1, max_size=3, unique_by=lambda slot: slot.name)
+    upstreams = st.lists(upstream_specs(), min_size=1, max_size=3, unique_by=lambda upstream: upstream.name)
+    aliases = st.dictionaries(st.sampled_from(["gpt", "a", "x:tag", "hal0/a", "only"]), st.sampled_from(["m1", "m3"]))
+    return st.builds(_snapshot, slots, upstreams, st.sets(st.sampled_from(["m1", "m2", "m3"])), aliases)
+
+
+def _snapshot(
+    slots: list[SlotStatus], upstreams: list[UpstreamSpec], models: set[str], aliases: dict[str, str]
+) -> Snapshot:
+    known = {model: model for model in sorted(models)}
+    return Snapshot(
+        slots={slot.name: slot for slot in slots},
+        upstreams={upstream.name: upstream for upstream in upstreams},
+        models=known | {alias: model for alias, model in aliases.items() if model in known},
+    )
+
+
+@st.composite
+def asked_models(draw: st.DrawFn, snapshot: Snapshot, catalogue: Mapping[str, Listing]) -> str:
+    """Return a model that a request names: mostly one that means something, sometimes one that is made up."""
+    specs = [slot.spec for slot in snapshot.slots.values()]
+    own = [name for spec in specs for name in (spec.name, f"hal0/{spec.name}", spec.name.upper(), *spec.aliases)]
+    theirs = [
+        name
+        for spec in snapshot.upstreams.values()
+        for model in (*(spec.models or catalogue.get(spec.name, Listing()).models), "unlisted")
+        for name in (spec.prefix + model, model)
+    ]
+    groups = [own + [spec.model for spec in specs], theirs, theirs, [*snapshot.models, "x:tag", "nobody"], WORDS]
+    model: str = draw(st.one_of(*map(st.sampled_from, groups), st.text(max_size=4)))
+    return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from hal0 import resources
 from hal0.core.documents import parse_file
@@ -20,12 +21,22 @@ SEEDS = seed_profiles()
 MODEL = "kind: Model\nname: m\npath: m.gguf\n"
 
 
-def desired(text: str, *, generation: int = 1, last_good: Mapping[str, SlotSpec] | None = None) -> Desired:
-    """Resolve manifests, given as YAML."""
+def desired(
+    text: str, *, generation: int = 1, last_good: Mapping[str, SlotSpec] | None = None, before: Desired | None = None
+) -> Desired:
+    """Resolve manifests, given as YAML. ``before`` is what was desired until now."""
     documents, errors = parse_file("test.yaml", text)
     good, invalid = validate(documents)
-    found = resolve(good, [*errors, *invalid], seeds=SEEDS, facts=FACTS, templates=TEMPLATES, last_good=last_good)
-    return Desired(found.slots, found.host, found.models, generation, "abc", found.problems)
+    found = resolve(
+        good,
+        [*errors, *invalid],
+        seeds=SEEDS,
+        facts=FACTS,
+        templates=TEMPLATES,
+        last_good={name: slot.spec for name, slot in before.slots.items()} if before else last_good,
+        last_upstreams=before.upstreams if before else None,
+    )
+    return replace(found, generation=generation, revision="abc")
 
 
 def slots(*names: str, **settings: object) -> str:

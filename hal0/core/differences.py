@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
+from typing import Any
 
-from hal0.core.spec import SlotSpec
+from hal0.core.spec import Serving, SlotSpec
 from hal0.core.steps import Reason
 
 _NOT_TOLD = frozenset({"source", "model_path", "threads"})
@@ -14,10 +15,17 @@ _NOT_TOLD = frozenset({"source", "model_path", "threads"})
 
 def differences(before: SlotSpec, after: SlotSpec) -> Iterator[Reason]:
     """Yield a reason for each key that differs; ``threads`` and the model's path only where nothing else tells."""
-    names = [field.name for field in fields(SlotSpec) if getattr(before, field.name) != getattr(after, field.name)]
+    own, new = _keys(before), _keys(after)
+    names = [name for name in own if own[name] != new[name]]
     told = [name for name in names if name not in _NOT_TOLD] or [name for name in names if name != "source"]
     for name in told:
-        yield Reason(name, _show(getattr(before, name)), _show(getattr(after, name)))
+        yield Reason(name, _show(own[name]), _show(new[name]))
+
+
+def _keys(spec: SlotSpec) -> dict[str, Any]:
+    """Return a spec by its keys as a manifest has them: without the level that groups some of them."""
+    flat = {field.name: getattr(spec, field.name) for field in fields(SlotSpec) if field.name != "serving"}
+    return flat | {field.name: getattr(spec.serving, field.name) for field in fields(Serving)}
 
 
 def _show(value: object) -> str:

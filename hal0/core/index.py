@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeAlias, TypeVar
 
 from hal0.core.documents import ManifestError
-from hal0.core.schema import HostManifest, Manifest, ModelManifest, ProfileManifest, SlotManifest
-from hal0.core.validate import Located
+from hal0.core.schema import (
+    HostManifest,
+    Manifest,
+    ModelManifest,
+    ProfileManifest,
+    SlotManifest,
+    UpstreamManifest,
+)
+from hal0.core.spec import OWN_PREFIX
+from hal0.core.validate import Located, did_you_mean
 
 M = TypeVar("M", bound=Manifest)
 Claim: TypeAlias = tuple[Located[SlotManifest], tuple[str | int, ...]]
@@ -22,6 +31,7 @@ class Index:
     slots: Mapping[str, Located[SlotManifest]]
     models: Mapping[str, Located[ModelManifest]]
     profiles: Mapping[str, Located[ProfileManifest]]
+    upstreams: Mapping[str, Located[UpstreamManifest]]
     host: Located[HostManifest] | None
     problems: tuple[ManifestError, ...]
 
@@ -32,17 +42,20 @@ def index(manifests: Sequence[Located[Manifest]], seeds: Sequence[Located[Manife
     models, model_errors = _by_name(_only(ModelManifest, manifests))
     profiles, profile_errors = _by_name(_only(ProfileManifest, manifests))
     seeded, _ = _by_name(_only(ProfileManifest, seeds))
+    upstreams, upstream_errors = _by_name(_only(UpstreamManifest, manifests))
     hosts = _only(HostManifest, manifests)
     host_errors = [host.error(f"a second Host: the first is {hosts[0].source}", "kind") for host in hosts[1:]]
     known, alias_errors = _with_aliases(models)
     listen = hosts[0].manifest.listen_at[1] if hosts else HostManifest(kind="Host").listen_at[1]
-    clashes = [*_port_clashes(slots.values(), listen), *_alias_clashes(slots)]
+    clashes = [*_port_clashes(slots.values(), listen), *_alias_clashes(slots), *_prefix_clashes(upstreams.values())]
+    errors = (slot_errors, model_errors, profile_errors, upstream_errors, host_errors, alias_errors, clashes)
     return Index(
         slots,
         known,
         {**seeded, **profiles},
+        upstreams,
         hosts[0] if hosts else None,
-        (*slot_errors, *model_errors, *profile_errors, *host_errors, *alias_errors, *clashes),
+        tuple(chain.from_iterable(errors)),
     )
 
 
@@ -95,6 +108,21 @@ def _alias_clashes(slots: Mapping[str, Located[SlotManifest]]) -> Iterator[Manif
         yield from _clash(repr(alias), claimants)
 
 
+def prefix_of(upstream: UpstreamManifest) -> str:
+    """Return what stands before an upstream's model ids."""
+    return f"{upstream.name}/" if upstream.prefix is None else upstream.prefix
+
+
+def _prefix_clashes(upstreams: Iterable[Located[UpstreamManifest]]) -> Iterator[ManifestError]:
+    first: dict[str, Located[UpstreamManifest]] = {}
+    for upstream in upstreams:
+        prefix = prefix_of(upstream.manifest)
+        if prefix == OWN_PREFIX:
+            yield upstream.error(f"{prefix!r} leads to hal0's own slots", "prefix", hint="set another prefix")
+        elif prefix and first.setdefault(prefix, upstream) is not upstream:
+            yield upstream.error(f"{prefix!r} is the prefix of {first[prefix].source}", "prefix")
+
+
 def _clash(what: str, claims: Sequence[Claim]) -> Iterator[ManifestError]:
     for slot, path in claims if len(claims) > 1 else ():
         others = sorted({other.source for other, at in claims if (other, at) != (slot, path)})
@@ -103,3 +131,33 @@ def _clash(what: str, claims: Sequence[Claim]) -> Iterator[ManifestError]:
 
 def _others(located: Located[M], places: Sequence[Located[M]]) -> str:
     return ", ".join(other.source for other in places if other is not located)
+
+
+def fallback_errors(known: Index) -> Iterator[ManifestError]:
+    """Yield an error for each fallback that leads nowhere. What an upstream will list is not known here."""
+    names = {*_slot_names(known), *_upstream_names(known)}
+    asked = [upstream.manifest for upstream in known.upstreams.values() if not upstream.manifest.models]
+    prefixes = tuple(prefix_of(upstream) for upstream in asked)
+    located: list[Located[SlotManifest] | Located[UpstreamManifest]] = [*known.slots.values()]
+    for owner in [*located, *known.upstreams.values()]:
+        for position, name in enumerate(owner.manifest.fallback):
+            may_be_listed = name.startswith(prefixes) and not name.startswith(OWN_PREFIX)
+            if name not in names and not may_be_listed:
+                hint = did_you_mean(name, names) or "name a slot, a model, or upstream/model"
+                yield owner.error(f"nothing is called {name!r}", "fallback", position, hint=hint)
+
+
+def _slot_names(known: Index) -> Iterator[str]:
+    """Yield every name that leads to a slot: its own, its aliases, and those of the model that it has."""
+    held = set[str]()
+    for name, slot in known.slots.items():
+        yield from (name, OWN_PREFIX + name, *slot.manifest.aliases)
+        if model := known.models.get(slot.manifest.model):
+            held.add(model.manifest.name)
+    yield from (name for name, model in known.models.items() if model.manifest.name in held)
+
+
+def _upstream_names(known: Index) -> Iterator[str]:
+    for upstream in known.upstreams.values():
+        for model in upstream.manifest.models:
+            yield from (model, prefix_of(upstream.manifest) + model)

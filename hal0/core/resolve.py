@@ -10,8 +10,11 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from hal0.core.breaker import BreakerPolicy
 from hal0.core.documents import ManifestError
-from hal0.core.index import Index, index
+from hal0.core.endpoints import engine_paths
+from hal0.core.fields import parse_listen
+from hal0.core.index import Index, fallback_errors, index, prefix_of
 from hal0.core.launch import launch, qualified_image
 from hal0.core.render import Templates
 from hal0.core.schema import (
@@ -21,9 +24,9 @@ from hal0.core.schema import (
     ModelManifest,
     ProfileManifest,
     SlotManifest,
-    parse_listen,
+    UpstreamManifest,
 )
-from hal0.core.spec import Desired, DesiredSlot, HostFacts, HostSpec, SlotSpec
+from hal0.core.spec import Desired, DesiredSlot, HostFacts, HostSpec, Serving, SlotSpec, UpstreamSpec
 from hal0.core.validate import Located, did_you_mean
 
 SEED_PROFILES: Mapping[Device, str] = {
@@ -43,17 +46,20 @@ def resolve(
     facts: HostFacts,
     templates: Templates,
     last_good: Mapping[str, SlotSpec] | None = None,
+    last_upstreams: Mapping[str, UpstreamSpec] | None = None,
 ) -> Desired:
     """Return what the manifests ask for.
 
     ``errors`` are those that reading the files already found. ``last_good`` holds the spec of every slot that
     hal0 owns: it keeps the slots of broken manifests as they are, and gives each slot the port it had.
+    ``last_upstreams`` does the same for upstreams.
     """
     last_good = last_good or {}
     known = index(manifests, seeds)
     host = _host(known.host.manifest if known.host else None, facts)
     specs, problems = _specs(known, facts, host)
-    problems = [*errors, *known.problems, *problems]
+    problems = [*errors, *known.problems, *problems, *fallback_errors(known)]
+    upstreams = _upstreams(known, problems)
     while True:
         blamed = {error.name for error in problems if error.kind == "Slot"}
         good = {name: spec for name, spec in specs.items() if name not in blamed}
@@ -70,6 +76,7 @@ def resolve(
         },
         host=host,
         models={name: model.manifest.name for name, model in known.models.items()},
+        upstreams={**(last_upstreams or {}), **upstreams} if problems else upstreams,
         problems=tuple(sorted(problems, key=lambda error: (error.file, error.line, error.key))),
     )
 
@@ -82,6 +89,33 @@ def _host(manifest: HostManifest | None, facts: HostFacts) -> HostSpec:
         ports=manifest.port_range,
         image_registry=manifest.image_registry or "",
         resync=manifest.resync,
+        load_wait=manifest.load_wait,
+        max_body=manifest.max_body,
+        api_keys=manifest.api_keys.ref if manifest.api_keys else None,
+    )
+
+
+def _upstreams(known: Index, problems: Sequence[ManifestError]) -> dict[str, UpstreamSpec]:
+    blamed = {error.name for error in problems if error.kind == "Upstream"}
+    return {name: _upstream(found) for name, found in known.upstreams.items() if name not in blamed}
+
+
+def _upstream(located: Located[UpstreamManifest]) -> UpstreamSpec:
+    own = located.manifest
+    return UpstreamSpec(
+        name=own.name,
+        base_url=own.base_url,
+        api=own.api,
+        api_key=own.api_key.ref if own.api_key else None,
+        models=tuple(own.models),
+        refresh=own.refresh,
+        prefix=prefix_of(own),
+        headers=own.headers,
+        connect_timeout=own.connect_timeout,
+        idle_timeout=own.idle_timeout,
+        breaker=BreakerPolicy(own.failures, own.cooldown),
+        fallback=tuple(own.fallback),
+        source=located.source,
     )
 
 
@@ -179,6 +213,22 @@ def _spec(
         start_deadline=profile.start_deadline,
         stop_timeout=profile.stop_timeout,
         source=slot.source,
+        serving=_serving(own, profile),
+    )
+
+
+def _serving(own: SlotManifest, profile: ProfileManifest) -> Serving:
+    return Serving(
+        load_wait=own.load_wait,
+        queue=own.queue,
+        concurrency=own.concurrency,
+        max_keep_alive=own.max_keep_alive,
+        abort=own.abort,
+        drain_timeout=own.drain_timeout,
+        strip=tuple(own.strip),
+        set=own.set,
+        paths=engine_paths(profile.engine, profile.paths),
+        fallback=tuple(own.fallback),
     )
 
 

@@ -5,18 +5,37 @@ These models hold what was written. ``resolve`` makes defaults that depend on ot
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from hal0.core.quantity import parse_duration, parse_size
-
-NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_LAST_PORT = 65535
-_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$"
+from hal0.core.fields import (
+    LAST_PORT,
+    AbsolutePath,
+    Args,
+    BaseUrl,
+    Count,
+    Credential,
+    Duration,
+    EnginePath,
+    Env,
+    HeaderName,
+    Image,
+    Line,
+    Listen,
+    ModelId,
+    MountPath,
+    Name,
+    Parameters,
+    Port,
+    Positive,
+    Size,
+    Tokens,
+    Variable,
+    parse_listen,
+)
+from hal0.core.secretref import SecretRef
 
 
 class SlotType(StrEnum):
@@ -63,68 +82,18 @@ class Engine(StrEnum):
     CUSTOM = "custom"
 
 
-def _no_control(value: str) -> str:
-    if any(char in value for char in "\0\n\r"):
-        raise ValueError("must be one line, without NUL")
-    if any(ord(char) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(char) <= 0xFDEF for char in value):  # noqa: PLR2004  (Unicode's)
-        raise ValueError("holds a noncharacter, which systemd does not take for UTF-8")
-    return value
+class Abort(StrEnum):
+    """What becomes of a request at the engine when its client has gone away."""
+
+    CANCEL = "cancel"
+    DRAIN = "drain"
 
 
-def parse_listen(text: str) -> tuple[str, int]:
-    """Return host and port of ``127.0.0.1:8080`` or ``[::1]:8080``; port 0 is any free one. Raises ``ValueError``."""
-    host, colon, port = text.rpartition(":")
-    is_plain = bool(host) and ":" not in host and not any(char.isspace() for char in host)
-    is_ipv6 = host.startswith("[") and host.endswith("]")
-    if not colon or not (is_plain or is_ipv6) or not port.isdecimal() or int(port) > _LAST_PORT:
-        raise ValueError(f"{text!r} is no address to listen on: write it like 127.0.0.1:8080")
-    return host.strip("[]"), int(port)
+class UpstreamApi(StrEnum):
+    """Whose API an upstream speaks."""
 
-
-def _listen(value: str) -> str:
-    parse_listen(value)
-    return value
-
-
-def _mount_path(value: str) -> str:
-    if not value.strip("/") or ":" in value:
-        raise ValueError(f"{value!r} can't be mounted into a container: name a path without a colon, and not /")
-    return value
-
-
-def _env(value: dict[str, str]) -> dict[str, str]:
-    for name in value:
-        if not _ENV_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not the name of an environment variable")
-    return value
-
-
-def _command_line(value: object) -> object:
-    """Numbers in an argument list are written without quotes by everyone."""
-    if isinstance(value, list):
-        return [str(item) if isinstance(item, int | float) and not isinstance(item, bool) else item for item in value]
-    return value
-
-
-Name = Annotated[str, Field(pattern=NAME_PATTERN, description="lower-case letters, digits and hyphens, up to 40")]
-ModelId = Annotated[str, Field(pattern=_ID_PATTERN, description="a model id; slashes and colons are fine")]
-Line = Annotated[str, AfterValidator(_no_control)]
-MountPath = Annotated[Line, AfterValidator(_mount_path)]
-Image = Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\s]*$", description="an image reference")]
-Args: TypeAlias = Annotated[list[Line], BeforeValidator(_command_line)]
-Env = Annotated[dict[str, Line], AfterValidator(_env)]
-Duration = Annotated[
-    float,
-    BeforeValidator(parse_duration, json_schema_input_type=str | float),
-    Field(description="seconds, or a text like 90s, 15m, 1h30m"),
-]
-Size = Annotated[
-    int,
-    BeforeValidator(parse_size, json_schema_input_type=str | int),
-    Field(description="bytes, or a text like 512Mi, 8Gi"),
-]
-Port = Annotated[int, Field(ge=1, le=_LAST_PORT, strict=True)]
-Tokens = Annotated[int, Field(ge=1, strict=True)]
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
 
 
 class Strict(BaseModel):
@@ -159,7 +128,24 @@ class SlotManifest(Strict):
     env: Env = Field(default_factory=dict, description="environment of the engine; anyone may read it: no secrets")
     args: Args = Field(default_factory=list, description="appended to the engine's command line")
     limits: Limits = Field(default_factory=Limits)
-    defaults: dict[str, Any] = Field(default_factory=dict, description="request parameters where a client sends none")
+    defaults: Parameters = Field(default_factory=dict, description="request parameters where a client sends none")
+    strip: list[Line] = Field(default_factory=list, description="request parameters that are taken out")
+    set: Parameters = Field(default_factory=dict, description="request parameters that are always these")
+    load_wait: Duration | None = Field(
+        None, description="how long a request waits for the slot to be ready; by default the host's"
+    )
+    queue: Count = Field(1024, description="requests that may wait for the slot; one more is told `slot.busy`")
+    concurrency: Positive | None = Field(
+        None, description="requests sent to the engine at once; by default all, and the engine queues"
+    )
+    max_keep_alive: Duration | None = Field(
+        None, description="the most that a request's `keep_alive` may ask for; by default idle_timeout"
+    )
+    abort: Abort = Field(Abort.CANCEL, description="a request whose client has gone: cancel it at the engine, or drain")
+    drain_timeout: Duration = Field(30.0, description="how long a stop waits for requests that are being answered")
+    fallback: list[ModelId] = Field(
+        default_factory=list, description="slots or upstream models that are tried in turn where this slot can't answer"
+    )
     suspend: bool = Field(False, description="leave this slot exactly as it is")
     drift: DriftPolicy = Field(DriftPolicy.HEAL, description="what to do about changes made outside hal0")
 
@@ -172,7 +158,7 @@ class ModelManifest(Strict):
     path: MountPath = Field(description="file below the model directory, or an absolute path")
     aliases: list[ModelId] = Field(default_factory=list)
     context_size: Tokens | None = Field(None, description="tokens, where a slot states none")
-    defaults: dict[str, Any] = Field(default_factory=dict, description="request parameters, below the slot's own")
+    defaults: Parameters = Field(default_factory=dict, description="request parameters, below the slot's own")
 
 
 class ProfileManifest(Strict):
@@ -191,8 +177,64 @@ class ProfileManifest(Strict):
     mounts: list[Line] = Field(default_factory=list, description="host:container[:ro] in podman's spelling")
     port: Port = Field(8080, description="port that the engine listens on inside the container")
     probe: str = Field("/health", pattern=r"^/[!-~]*$", description="path that answers 200 when the model is loaded")
+    paths: dict[EnginePath, EnginePath] = Field(
+        default_factory=dict, description="where the engine serves a path of /v1, if elsewhere"
+    )
     start_deadline: Duration = Field(600.0, description="a slot that is not ready by then has failed")
     stop_timeout: Duration = Field(20.0, description="from SIGTERM to SIGKILL")
+
+
+class SecretManifest(Strict):
+    """Where a secret is read when it is needed: exactly one of these."""
+
+    env: Variable | None = Field(None, description="environment variable of hal0's own process")
+    file: AbsolutePath | None = Field(None, description="absolute path of a file that hal0 may read")
+    credential: Credential | None = Field(None, description="name of a systemd credential of hal0's service")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_place(cls, value: object) -> object:
+        if isinstance(value, dict | SecretManifest):
+            return value
+        raise ValueError("say where the secret is, not what it is: name one of env, file, credential")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> SecretManifest:
+        if len(self.model_fields_set) != 1 or not next(iter(self.model_dump(exclude_none=True)), None):
+            raise ValueError("name exactly one of env, file, credential")
+        return self
+
+    @property
+    def ref(self) -> SecretRef:
+        """Where the secret is."""
+        if self.env:
+            return SecretRef("env", self.env)
+        return SecretRef("file", self.file) if self.file else SecretRef("credential", self.credential or "")
+
+
+class UpstreamManifest(Strict):
+    """A server elsewhere that speaks OpenAI's or Anthropic's API; another hal0 is one."""
+
+    kind: Literal["Upstream"]
+    name: Name
+    base_url: BaseUrl = Field(description="where its API begins, like https://api.example.com/v1")
+    api: UpstreamApi = UpstreamApi.OPENAI
+    api_key: SecretManifest | None = Field(None, description="where its key is; it is in no log and no error")
+    models: list[ModelId] = Field(
+        default_factory=list, description="the models to use, and no others; by default it is asked for its list"
+    )
+    refresh: Duration = Field(600.0, gt=0, description="ask for the list of models this often")
+    prefix: str | None = Field(
+        None, pattern=r"^([A-Za-z0-9][A-Za-z0-9._:@+-]*/)?$", description="before its model ids; by default `name/`"
+    )
+    headers: dict[HeaderName, Line] = Field(default_factory=dict, description="further headers; no secrets")
+    connect_timeout: Duration = Field(5.0, gt=0, description="for a connection to be there")
+    idle_timeout: Duration = Field(600.0, gt=0, description="the longest gap in an answer")
+    failures: Positive = Field(5, description="failures in a row that open its circuit breaker")
+    cooldown: Duration = Field(30.0, gt=0, description="how long an open circuit breaker sends it nothing")
+    fallback: list[ModelId] = Field(
+        default_factory=list, description="slots or upstream models that are tried in turn where it can't answer"
+    )
 
 
 class HostManifest(Strict):
@@ -200,7 +242,7 @@ class HostManifest(Strict):
 
     kind: Literal["Host"]
     name: Name = "host"
-    listen: Annotated[str, AfterValidator(_listen)] = Field("127.0.0.1:8080", description="address and port of hal0")
+    listen: Listen = Field("127.0.0.1:8080", description="address and port of hal0")
     model_dir: MountPath | None = Field(
         None, description="where model files lie; by default models/ in the state directory"
     )
@@ -209,11 +251,16 @@ class HostManifest(Strict):
         None, pattern=r"^[^\s/]+(/[^\s]+)?$", description="prefix of images that name no registry"
     )
     resync: Duration = Field(30.0, gt=0, description="look at everything this often, whatever events said")
+    load_wait: Duration = Field(300.0, description="how long a request waits for a slot to be ready")
+    max_body: Size = Field(64 * 2**20, description="the largest request body")
+    api_keys: SecretManifest | None = Field(
+        None, description="keys that /v1 asks for on its TCP address, one a line; by default it asks for none"
+    )
 
     @model_validator(mode="after")
     def _ports_in_order(self) -> HostManifest:
         first, last = self.port_range
-        if not 1 <= first <= last <= _LAST_PORT:
+        if not 1 <= first <= last <= LAST_PORT:
             raise ValueError(f"slot_ports: {self.slot_ports} is no range of ports: write it like 8081-8099")
         return self
 
@@ -229,11 +276,12 @@ class HostManifest(Strict):
         return int(first), int(last)
 
 
-Manifest: TypeAlias = SlotManifest | ModelManifest | ProfileManifest | HostManifest
+Manifest: TypeAlias = SlotManifest | ModelManifest | ProfileManifest | UpstreamManifest | HostManifest
 KINDS: dict[str, type[Manifest]] = {
     "Slot": SlotManifest,
     "Model": ModelManifest,
     "Profile": ProfileManifest,
+    "Upstream": UpstreamManifest,
     "Host": HostManifest,
 }
 ManifestUnion: TypeAlias = Annotated[Manifest, Field(discriminator="kind")]

@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from hal0.core.breaker import BreakerPolicy
 from hal0.core.definition import digest
 from hal0.core.documents import ManifestError
-from hal0.core.schema import Device, DriftPolicy, Engine, RunPolicy, SlotType
+from hal0.core.schema import Abort, Device, DriftPolicy, Engine, RunPolicy, SlotType, UpstreamApi
+from hal0.core.secretref import SecretRef
 
 RuntimeName: TypeAlias = Literal["systemd", "process"]
 
 UNIT_PREFIX = "hal0-slot@"
 CONTAINER_PREFIX = "hal0-slot-"
+OWN_PREFIX = "hal0/"
+"""Before a slot's name in /v1: that slot and no other."""
 LABEL_SLOT = "hal0.slot"
 LABEL_SPEC = "hal0.spec"
 
@@ -54,6 +58,51 @@ class HostSpec:
     ports: tuple[int, int] = (8081, 8099)
     image_registry: str = ""
     resync: float = 30.0
+    load_wait: float = 300.0
+    max_body: int = 64 * 2**20
+    api_keys: SecretRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How the dispatcher treats a slot's requests: nothing of it is seen by the engine's command line.
+
+    Durations are seconds. ``queue`` counts waiting requests, ``concurrency`` those at the engine; None is no limit.
+    ``paths`` maps paths of /v1 to the engine's. ``load_wait`` None is the host's.
+    """
+
+    load_wait: float | None = None
+    queue: int = 1024
+    concurrency: int | None = None
+    max_keep_alive: float | None = None
+    abort: Abort = Abort.CANCEL
+    drain_timeout: float = 30.0
+    strip: tuple[str, ...] = ()
+    set: Mapping[str, Any] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    fallback: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSpec:
+    """One upstream, resolved. ``base_url`` has no slash at its end; ``models`` empty means: ask for its list.
+
+    ``prefix`` begins the names of its models in /v1, with its slash. Durations are seconds.
+    """
+
+    name: str
+    base_url: str
+    api: UpstreamApi
+    api_key: SecretRef | None
+    models: tuple[str, ...]
+    refresh: float
+    prefix: str
+    headers: Mapping[str, str]
+    connect_timeout: float
+    idle_timeout: float
+    breaker: BreakerPolicy
+    fallback: tuple[str, ...]
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +144,7 @@ class SlotSpec:
     start_deadline: float
     stop_timeout: float
     source: str
+    serving: Serving = Serving()
 
     @property
     def source_file(self) -> str:
@@ -139,9 +189,11 @@ class Desired:
     generation: int = 0
     revision: str = ""
     problems: tuple[ManifestError, ...] = ()
+    upstreams: Mapping[str, UpstreamSpec] = field(default_factory=dict)
 
     @property
     def content(self) -> str:
         """Digest of all that makes a generation; where a manifest stands, or in which order, is no part of it."""
         slots = [asdict(slot.spec) | {"source": "", "body": slot.body} for _, slot in sorted(self.slots.items())]
-        return digest(json.dumps([slots, asdict(self.host), dict(self.models)], sort_keys=True))
+        upstreams = [asdict(upstream) | {"source": ""} for _, upstream in sorted(self.upstreams.items())]
+        return digest(json.dumps([slots, asdict(self.host), dict(self.models), upstreams], sort_keys=True))

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pytest
 from fakes import FakeHost
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import desired, slots
+from worlds import MODEL, desired, slots
 
 from hal0.core.backoff import Attempt
 from hal0.core.definition import stamp
@@ -76,6 +77,12 @@ def test_a_changed_manifest_stops_writes_and_starts() -> None:
 def test_a_setting_that_the_container_does_not_see_changes_nothing_on_the_host() -> None:
     host = applied(desired(slots("chat")))
     assert plan(world(host, desired(slots("chat", idle_timeout="5m")))).is_empty
+
+
+def test_how_requests_are_served_changes_nothing_on_the_host() -> None:
+    host = applied(desired(slots("chat", "embed")))
+    served = slots("chat", "embed", queue=1, abort="drain", set="{top_k: 1}", fallback="[embed]", drain_timeout="5m")
+    assert plan(world(host, desired(served))).is_empty
 
 
 def test_a_setting_of_the_unit_alone_is_written_without_a_restart() -> None:
@@ -277,9 +284,57 @@ def test_drift_under_heal_when_idle_waits_for_requests_in_flight() -> None:
     wanted = desired(slots("chat", drift="heal-when-idle"))
     host = applied(wanted)
     host.images[wanted.slots["chat"].spec.image] = "another"
-    busy = replace(world(host, wanted), demand={"chat": Demand(9.0, in_flight=2)})
+    busy = replace(world(host, wanted), demand={"chat": Demand(9.0, serving=2)})
     assert only_change(plan(busy)).action is Action.WAIT
     assert only_change(plan(world(host, wanted))).action is Action.RESTART
+
+
+def test_drift_under_heal_when_idle_does_not_wait_for_requests_that_only_wait() -> None:
+    wanted = desired(slots("chat", drift="heal-when-idle"))
+    host = applied(wanted)
+    host.images[wanted.slots["chat"].spec.image] = "another"
+    held = replace(world(host, wanted), demand={"chat": Demand(9.0, waiting=2)})
+    assert only_change(plan(held)).action is Action.RESTART
+
+
+@pytest.mark.parametrize(
+    ("demand", "before"),
+    [
+        (Demand(9.0, serving=1), [StepKind.DRAIN, StepKind.STOP]),
+        (Demand(9.0, serving=2, waiting=1), [StepKind.DRAIN, StepKind.STOP]),
+        (Demand(9.0, waiting=3), [StepKind.STOP]),
+        (Demand(9.0), [StepKind.STOP]),
+    ],
+)
+def test_a_stop_waits_for_requests_that_are_being_answered_and_for_no_others(
+    demand: Demand, before: list[StepKind]
+) -> None:
+    host, others = applied(desired(slots("chat", "embed", "rank"))), slots("chat", "embed")
+    changed, never = (slots("rank", **keys).removeprefix(MODEL) for keys in ({"context_size": 9}, {"run": "never"}))
+    for text, after in (
+        (others + changed, [StepKind.WRITE, StepKind.RELOAD, StepKind.RESET_FAILED, StepKind.START]),
+        (others + never, []),
+        (others, [StepKind.REMOVE, StepKind.RELOAD, StepKind.RESET_FAILED, StepKind.FORGET]),
+    ):
+        now = replace(world(host, desired(text)), demand={"rank": demand})
+        assert kinds(only_change(plan(now))) == [*before, *after]
+
+
+def test_what_needs_no_stop_waits_for_no_request() -> None:
+    wanted = desired(slots("chat"))
+    busy = {"chat": Demand(9.0, serving=1)}
+    stopped, stale = applied(wanted), applied(wanted)
+    stopped.stop("chat")
+    stale.stale.add("chat")
+    assert StepKind.DRAIN not in kinds(only_change(plan(replace(world(stopped, wanted), demand=busy))))
+    assert kinds(only_change(plan(replace(world(stale, wanted), demand=busy)))) == [StepKind.RELOAD]
+
+
+def test_all_slots_are_drained_before_the_first_is_stopped() -> None:
+    host = applied(desired(slots("a", "b")))
+    busy = {name: Demand(9.0, serving=1) for name in "ab"}
+    steps = plan(replace(world(host, desired(slots("a", "b", run="never"))), demand=busy)).steps
+    assert [step.kind for step in steps] == [StepKind.DRAIN] * 2 + [StepKind.STOP] * 2
 
 
 def test_a_fresh_failure_is_waited_out_and_then_tried_again() -> None:
@@ -395,6 +450,25 @@ def test_no_step_is_ever_planned_for_what_cant_be_seen(case: tuple[FakeHost, Des
     unknown: dict[str, Any] = dict.fromkeys(lost, Unknown("not now"))
     seen = {name: replace(found, **unknown) for name, found in observe(host, wanted).slots.items()}
     assert plan(replace(world(host, wanted), observed=Observed(seen)), prune_all=True).steps == ()
+
+
+uses = st.builds(Demand, last_used=st.just(9.0), serving=st.integers(0, 1), waiting=st.integers(0, 1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(hosts_and_wishes(), st.dictionaries(st.sampled_from(NAMES), uses))
+def test_a_stop_comes_right_after_its_slot_was_drained_if_it_is_serving_and_nothing_else_is_drained(
+    case: tuple[FakeHost, Desired], demand: dict[str, Demand]
+) -> None:
+    host, wanted = case
+    now = replace(world(host, wanted), demand=demand)
+    held = {name: replace(use, serving=0, waiting=use.in_flight) for name, use in demand.items()}
+    plain = {change.slot: change for change in plan(replace(now, demand=held), prune_all=True).changes}
+    for change in plan(now, prune_all=True).changes:
+        is_drained = change.stops and change.slot in demand and demand[change.slot].serving
+        pair = [StepKind.DRAIN, StepKind.STOP] if is_drained else [StepKind.STOP]
+        expected = [pair if kind is StepKind.STOP else [kind] for kind in kinds(plain[change.slot])]
+        assert kinds(change) == list(chain.from_iterable(expected))
 
 
 @settings(max_examples=50, deadline=None)

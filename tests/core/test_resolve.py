@@ -14,7 +14,7 @@ from hal0.core.documents import ManifestError, parse_file
 from hal0.core.launch import qualified_image
 from hal0.core.resolve import resolve
 from hal0.core.schema import Device, DriftPolicy, Engine, RunPolicy, SlotType
-from hal0.core.spec import Desired, HostFacts, SlotSpec
+from hal0.core.spec import Desired, HostFacts, Serving, SlotSpec
 from hal0.core.validate import validate
 
 CHAT = "kind: Slot\nname: chat\nmodel: m\n"
@@ -91,6 +91,7 @@ def test_the_least_slot_has_every_default_made_explicit() -> None:
         start_deadline=600.0,
         stop_timeout=20.0,
         source="a.yaml:5",
+        serving=Serving(paths={"/v1/rerankings": "/v1/rerank", "/v1/tokenize": "/tokenize", "/v1/infill": "/infill"}),
     )
 
 

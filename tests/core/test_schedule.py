@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,9 +16,14 @@ MANIFESTS = MODEL + "".join(
 WANTED = desired(MANIFESTS)
 NAMES = ["a", "n", "d", "e", "gone"]
 # Whole seconds: at a deadline itself, fractions may be rounded to either side.
-demands = st.dictionaries(
-    st.sampled_from(NAMES), st.builds(Demand, last_used=st.integers(0, 50), in_flight=st.integers(0, 1)), max_size=5
+demand = st.builds(
+    Demand,
+    last_used=st.integers(0, 50),
+    serving=st.integers(0, 1),
+    waiting=st.integers(0, 1),
+    keep=st.none() | st.integers(0, 30),
 )
+demands = st.dictionaries(st.sampled_from(NAMES), demand, max_size=5)
 
 
 def up(demand: dict[str, Demand], now: float) -> set[str]:
@@ -34,6 +41,14 @@ def up(demand: dict[str, Demand], now: float) -> set[str]:
         ("d", Demand(91.0), Verdict(up=True, why="on demand: used 9.0s ago")),
         ("d", Demand(90.0), Verdict(up=False, why="on demand: no request wants it")),
         ("d", Demand(0.0, 2), Verdict(up=True, why="on demand: 2 requests in flight")),
+        ("d", Demand(0.0, waiting=1), Verdict(up=True, why="on demand: 1 requests in flight")),
+        ("d", Demand(0.0, 2, 1, keep=0.0), Verdict(up=True, why="on demand: 3 requests in flight")),
+        ("d", Demand(60.0, keep=41.0), Verdict(up=True, why="on demand: used 40s ago")),
+        ("d", Demand(60.0, keep=40.0), Verdict(up=False, why="on demand: no request wants it")),
+        ("d", Demand(99.0, keep=1.0), Verdict(up=False, why="on demand: no request wants it")),
+        ("d", Demand(100.0, keep=0.0), Verdict(up=False, why="on demand: no request wants it")),
+        ("n", Demand(100.0, 1, 1, keep=60.0), Verdict(up=False, why="run: never")),
+        ("a", Demand(0.0, keep=0.0), Verdict(up=True, why="run: always")),
     ],
 )
 def test_the_run_policy_and_the_demand_decide(name: str, demand: Demand | None, verdict: Verdict) -> None:
@@ -62,9 +77,28 @@ def test_verdicts_change_by_time_at_the_next_deadline_and_not_before(demand: dic
         ({"d": Demand(95.0)}, 105.0),
         ({"d": Demand(95.0), "e": Demand(92.0)}, 105.0),
         ({"d": Demand(95.0, 1), "e": Demand(92.0)}, 112.0),
+        ({"d": Demand(95.0, waiting=1), "e": Demand(92.0)}, 112.0),
+        ({"d": Demand(95.0, keep=60.0), "e": Demand(92.0)}, 112.0),
+        ({"d": Demand(95.0, keep=6.0), "e": Demand(92.0, keep=60.0)}, 101.0),
+        ({"d": Demand(95.0, keep=0.0)}, None),
         ({"d": Demand(50.0)}, None),
         ({"a": Demand(95.0), "n": Demand(95.0), "gone": Demand(95.0)}, None),
     ],
 )
 def test_the_next_deadline_is_that_of_the_first_idle_slot(demand: dict[str, Demand], deadline: float | None) -> None:
     assert next_deadline(WANTED, demand, 100.0) == deadline
+
+
+@settings(deadline=None)
+@given(demand, st.integers(0, 30), st.integers(0, 100))
+def test_to_keep_a_slot_for_longer_never_stops_it_earlier(use: Demand, more: int, now: int) -> None:
+    longer = replace(use, keep=(10 if use.keep is None else use.keep) + more)
+    assert up({"d": use}, now) <= up({"d": longer}, now)
+    assert longer.idle_at(WANTED.slots["d"].spec) == use.idle_at(WANTED.slots["d"].spec) + more
+
+
+@settings(deadline=None)
+@given(demand, st.integers(0, 100))
+def test_a_request_that_has_no_answer_yet_keeps_its_slot_up_wherever_it_is(use: Demand, now: int) -> None:
+    assert use.in_flight == use.serving + use.waiting
+    assert not use.in_flight or "d" in up({"d": use}, now)

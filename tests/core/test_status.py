@@ -16,7 +16,7 @@ from hal0.core.conditions import Condition, ConditionType, Signs
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Activity, Observed, ProbeResult, Service, SlotObservation, unobserved
 from hal0.core.plan import World, plan
-from hal0.core.schedule import Demand
+from hal0.core.schedule import Demand, placement
 from hal0.core.spec import Desired, DesiredSlot
 from hal0.core.state import EDGES, SlotState, way
 from hal0.core.status import PROBE_PATIENCE, SlotStatus, Snapshot, status
@@ -101,6 +101,52 @@ def test_a_slot_on_demand_that_nobody_uses_is_idle_until_it_is_stopped() -> None
     assert status(slot, up, Signs(demand=Demand(0.0), now=59.0), None).state is SlotState.READY
     assert status(slot, up, Signs(demand=Demand(0.0), now=60.0), None).state is SlotState.IDLE
     assert status(slot, up, Signs(demand=Demand(0.0, 1), now=60.0), None).state is SlotState.SERVING
+
+
+@pytest.mark.parametrize("run", ["always", "on-demand", "never"])
+def test_a_slot_is_serving_while_requests_are_at_its_engine_and_not_while_they_wait(run: str) -> None:
+    slot = desired(slots("chat", run=run)).slots["chat"]
+    up = seen(Activity.ACTIVE, UP)
+    demands = [Demand(0.0, 1), Demand(0.0, 1, 1), Demand(0.0, waiting=1), Demand(0.0)]
+    states = [status(slot, up, Signs(demand=demand, now=1.0), None).state for demand in demands]
+    assert states == [SlotState.SERVING, SlotState.SERVING, SlotState.READY, SlotState.READY]
+
+
+@pytest.mark.parametrize(
+    ("keep", "now", "state"),
+    [
+        (None, 60.0, SlotState.IDLE),
+        (90.0, 60.0, SlotState.READY),
+        (90.0, 90.0, SlotState.IDLE),
+        (10.0, 9.0, SlotState.READY),
+        (10.0, 10.0, SlotState.IDLE),
+        (0.0, 0.0, SlotState.IDLE),
+    ],
+)
+def test_a_slot_is_idle_once_it_was_kept_for_as_long_as_the_last_request_wanted(
+    keep: float | None, now: float, state: SlotState
+) -> None:
+    slot = desired(slots("chat", run="on-demand", idle_timeout="60s")).slots["chat"]
+    use = Demand(0.0, keep=keep)
+    assert status(slot, seen(Activity.ACTIVE, UP), Signs(demand=use, now=now), None).state is state
+
+
+def test_a_slot_that_a_request_waited_for_longer_than_it_may_be_idle_is_not_idle() -> None:
+    slot = desired(slots("chat", run="on-demand", idle_timeout="60s")).slots["chat"]
+    waited = Signs(demand=Demand(0.0, waiting=1), now=600.0)
+    assert status(slot, seen(Activity.ACTIVE, UP), waited, None).state is SlotState.READY
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.builds(Demand, st.integers(0, 100), st.integers(0, 1), st.integers(0, 1), st.none() | st.integers(0, 100)),
+    st.integers(0, 200),
+)
+def test_a_slot_on_demand_is_idle_exactly_where_the_schedule_says_to_stop_it(use: Demand, now: int) -> None:
+    wanted = desired(slots("chat", run="on-demand", idle_timeout="60s"))
+    found = status(wanted.slots["chat"], seen(Activity.ACTIVE, UP), Signs(demand=use, now=now), None)
+    assert (found.state is SlotState.IDLE) is not placement(wanted, {"chat": use}, now)["chat"].up
+    assert (found.state is SlotState.SERVING) is (use.serving > 0)
 
 
 def test_a_ready_slot_survives_two_failed_probes_and_not_three() -> None:
@@ -372,7 +418,8 @@ def test_a_picture_is_ready_after_the_first_look() -> None:
 ACTIVITIES = st.sampled_from([None, *Activity])
 PROBES = st.sampled_from([None, *ProbeResult])
 ATTEMPTS = st.none() | st.builds(Attempt, st.just(CHAT.spec_hash), st.integers(1, 9), st.just(0.0), st.text(max_size=3))
-DEMANDS = st.none() | st.builds(Demand, st.floats(0, 100), st.integers(0, 2))
+KEEPS = st.none() | st.floats(0, 2000)
+DEMANDS = st.none() | st.builds(Demand, st.floats(0, 100), st.integers(0, 2), st.integers(0, 2), KEEPS)
 SLOTS = st.sampled_from(
     [
         desired(slots("chat", run=run, suspend=suspend)).slots["chat"]
