@@ -24,6 +24,7 @@ from hal0.loop.act import Actor
 from hal0.loop.demand import Demands
 from hal0.loop.desire import Source
 from hal0.loop.lastwords import LastWords
+from hal0.loop.loads import Loads
 from hal0.loop.news import Feed
 from hal0.loop.observe import Observer
 from hal0.loop.publish import Publisher
@@ -94,6 +95,7 @@ class Scene:
     def make(self) -> Reconciler:
         """Put a reconciler together, as ``hal0.loop.assembly`` does."""
         queue, feed = WorkQueue(), Feed()
+        demands = Demands(queue, self.clock)
         source = Source(self.manifests, self.facts, self.store, TEMPLATES, SEEDS)
 
         def look(names: frozenset[str]) -> None:
@@ -105,13 +107,13 @@ class Scene:
         return Reconciler(
             source=source,
             observer=Observer(self.runtime, self.prober),
-            actor=Actor(self.runtime, self.store, pulls, feed),
+            actor=Actor(self.runtime, self.store, pulls, demands, feed),
             store=self.store,
             clock=self.clock,
             queue=queue,
             feed=feed,
-            publisher=Publisher(source, self.store, pulls, self.clock, feed),
-            demands=Demands(queue, self.clock),
+            publisher=Publisher(source, self.store, pulls, self.clock, feed, Loads(self.store)),
+            demands=demands,
             last_words=LastWords(self.runtime),
         )
 

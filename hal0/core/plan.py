@@ -228,6 +228,7 @@ def _steps(
     pull = start and bool(slot.spec.image) and isinstance(seen.image, Known) and seen.image.value is None
     steps = [
         (pull, Step(StepKind.PULL, name, slot.spec.image)),
+        (stop and _is_serving(world, name), Step(StepKind.DRAIN, name)),
         (stop, Step(StepKind.STOP, name)),
         (write, Step(StepKind.WRITE, name, _new_text(world, slot) if write else "")),
         (reload, Step(StepKind.RELOAD)),
@@ -235,6 +236,11 @@ def _steps(
         (start, Step(StepKind.START, name)),
     ]
     return tuple(step for wanted, step in steps if wanted)
+
+
+def _is_serving(world: World, name: str) -> bool:
+    """Return whether requests are being answered, that a stop should wait for."""
+    return name in world.demand and world.demand[name].serving > 0
 
 
 def _is_replaced(slot: DesiredSlot, seen: SlotObservation) -> bool:
@@ -260,11 +266,11 @@ def _held_back(world: World, slot: DesiredSlot, change: Change) -> Change:
     if change.action in {Action.WAIT, Action.REFUSE}:
         return change
     name, policy = slot.spec.name, slot.spec.drift
-    in_flight = world.demand[name].in_flight if name in world.demand else 0
+    serving = world.demand[name].serving if name in world.demand else 0
     if change.is_drift and policy is DriftPolicy.ALERT:
         return _waiting(change, Reason("drift policy", "", "alert: left as it is", drift=True))
-    if change.is_drift and policy is DriftPolicy.HEAL_WHEN_IDLE and in_flight:
-        return _waiting(change, Reason("drift policy", "", f"heal-when-idle: {in_flight} in flight", drift=True))
+    if change.is_drift and policy is DriftPolicy.HEAL_WHEN_IDLE and serving:
+        return _waiting(change, Reason("drift policy", "", f"heal-when-idle: {serving} in flight", drift=True))
     return _backed_off(world, change, slot.spec_hash)
 
 
@@ -310,10 +316,11 @@ def _pruned(world: World, *, prune_all: bool) -> Iterator[Change]:
         yield from (Change(name, Action.REFUSE, (why,)) for name in gone)
         return
     for name in gone:
-        yield _backed_off(world, _removal(name, world.observed.slot(name)))
+        yield _backed_off(world, _removal(world, name))
 
 
-def _removal(name: str, seen: SlotObservation) -> Change:
+def _removal(world: World, name: str) -> Change:
+    seen = world.observed.slot(name)
     if isinstance(seen.definition, Unknown) or isinstance(seen.service, Unknown):
         return _waits(name, _unknown_reason(seen))
     if refusal := foreign(name, seen):
@@ -321,6 +328,7 @@ def _removal(name: str, seen: SlotObservation) -> Change:
     service, definition = seen.service.value, seen.definition.value
     is_up = bool(service and service.activity is not Activity.INACTIVE) or _is_running(seen)
     steps = [
+        (is_up and _is_serving(world, name), Step(StepKind.DRAIN, name)),
         (is_up, Step(StepKind.STOP, name)),
         (definition, Step(StepKind.REMOVE, name)),
         (definition, Step(StepKind.RELOAD)),

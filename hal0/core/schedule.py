@@ -12,10 +12,25 @@ from hal0.core.spec import Desired, SlotSpec
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What requests want of a slot. ``last_used`` is in seconds on the loop's clock."""
+    """What requests want of a slot.
+
+    ``last_used`` is in seconds on the loop's clock; ``waiting`` requests wait for the slot, ``serving`` ones are at its
+    engine. ``keep`` is for how many seconds the last request wants it kept; None is the slot's idle timeout.
+    """
 
     last_used: float
-    in_flight: int = 0
+    serving: int = 0
+    waiting: int = 0
+    keep: float | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have no answer yet."""
+        return self.serving + self.waiting
+
+    def idle_at(self, spec: SlotSpec) -> float:
+        """Return when the slot has been unused for too long, on the loop's clock."""
+        return self.last_used + (spec.idle_timeout if self.keep is None else self.keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +49,7 @@ def placement(desired: Desired, demand: Mapping[str, Demand], now: float) -> dic
 def next_deadline(desired: Desired, demand: Mapping[str, Demand], now: float) -> float | None:
     """Return when a verdict may change by time alone, or None."""
     ends = [
-        use.last_used + desired.slots[name].spec.idle_timeout
+        use.idle_at(desired.slots[name].spec)
         for name, use in demand.items()
         if name in desired.slots and desired.slots[name].spec.run is RunPolicy.ON_DEMAND and not use.in_flight
     ]
@@ -48,6 +63,6 @@ def _verdict(spec: SlotSpec, use: Demand | None, now: float) -> Verdict:
         return Verdict(up=False, why="run: never")
     if use and use.in_flight:
         return Verdict(up=True, why=f"on demand: {use.in_flight} requests in flight")
-    if use and now - use.last_used < spec.idle_timeout:
+    if use and now < use.idle_at(spec):
         return Verdict(up=True, why=f"on demand: used {show_duration(now - use.last_used)} ago")
     return Verdict(up=False, why="on demand: no request wants it")

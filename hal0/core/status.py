@@ -10,7 +10,7 @@ from hal0.core.documents import ManifestError
 from hal0.core.facts import Known, Unknown, known
 from hal0.core.observed import Activity, Instance, ProbeResult, Service, SlotObservation
 from hal0.core.schema import RunPolicy
-from hal0.core.spec import DesiredSlot, SlotSpec
+from hal0.core.spec import DesiredSlot, HostSpec, SlotSpec, UpstreamSpec
 from hal0.core.state import SlotState
 from hal0.core.steps import Plan
 
@@ -78,6 +78,8 @@ class Snapshot:
     plan: Plan = field(default_factory=Plan)
     problems: tuple[ManifestError, ...] = ()
     models: Mapping[str, str] = field(default_factory=dict)
+    upstreams: Mapping[str, UpstreamSpec] = field(default_factory=dict)
+    host: HostSpec = field(default_factory=HostSpec)
     generation: int = 0
     revision: str = ""
     runtime: str = ""
@@ -161,8 +163,8 @@ def _run(seen: SlotObservation, before: SlotStatus | None) -> str:
 
 def _state_of_ready(spec: SlotSpec, signs: Signs) -> SlotState:
     use = signs.demand
-    if use and use.in_flight:
+    if use and use.serving:
         return SlotState.SERVING
-    if use and spec.run is RunPolicy.ON_DEMAND and signs.now - use.last_used >= spec.idle_timeout:
+    if use and not use.waiting and spec.run is RunPolicy.ON_DEMAND and signs.now >= use.idle_at(spec):
         return SlotState.IDLE
     return SlotState.READY

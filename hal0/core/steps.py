@@ -29,13 +29,14 @@ class StepKind(IntEnum):
     """The kinds of steps, in the order in which a plan runs them."""
 
     PULL = 1
-    STOP = 2
-    WRITE = 3
-    REMOVE = 4
-    RELOAD = 5
-    RESET_FAILED = 6
-    START = 7
-    FORGET = 8
+    DRAIN = 2
+    STOP = 3
+    WRITE = 4
+    REMOVE = 5
+    RELOAD = 6
+    RESET_FAILED = 7
+    START = 8
+    FORGET = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,11 @@ class Change:
     def is_drift(self) -> bool:
         """Whether all of it was caused outside hal0."""
         return bool(self.reasons) and all(reason.drift for reason in self.reasons)
+
+    @property
+    def stops(self) -> bool:
+        """Whether the slot's engine goes down on the way."""
+        return any(step.kind is StepKind.STOP for step in self.steps)
 
     def diff(self) -> str:
         """Return the unified diff of the definition file; empty where it stays."""

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from hal0.core.spec import SlotSpec
+from hal0.core.spec import Serving, SlotSpec
 from hal0.core.steps import Plan, Step, StepKind
 from hal0.errors import Hal0Error, StepWaits
 from hal0.host.ports import Runtime
 from hal0.host.store import Store
+from hal0.loop.demand import Demands
 from hal0.loop.news import Feed, Outcome, StepNews
 from hal0.loop.pulls import Pulls
 
@@ -38,6 +39,7 @@ class Actor:
     runtime: Runtime
     store: Store
     pulls: Pulls
+    demands: Demands
     feed: Feed
 
     async def act(self, plan: Plan, specs: Mapping[str, SlotSpec]) -> dict[str, Halt]:
@@ -83,6 +85,8 @@ class _Batch:
         match step.kind:
             case StepKind.PULL:
                 self.actor.pulls.need(step.payload, step.slot)
+            case StepKind.DRAIN:
+                await self.actor.demands.drain(step.slot, self._patience(step.slot))
             case StepKind.STOP:
                 store.note_stop(step.slot)
                 await runtime.stop(step.slot)
@@ -100,6 +104,11 @@ class _Batch:
                 store.note_start(step.slot)
             case StepKind.FORGET:
                 store.forget(step.slot)
+
+    def _patience(self, slot: str) -> float:
+        """Return how long a slot's requests may hold up its stop."""
+        spec = self.specs.get(slot) or self.actor.store.specs.get(slot)
+        return (spec.serving if spec else Serving()).drain_timeout
 
     def _tell(
         self, step: Step, slots: frozenset[str] | set[str], outcome: Outcome, message: str = "", begun: float = 0.0

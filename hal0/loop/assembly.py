@@ -21,6 +21,7 @@ from hal0.loop.act import Actor
 from hal0.loop.demand import Demands
 from hal0.loop.desire import Source, host_facts
 from hal0.loop.lastwords import LastWords
+from hal0.loop.loads import Loads
 from hal0.loop.news import Feed
 from hal0.loop.observe import Observer
 from hal0.loop.publish import Publisher
@@ -82,17 +83,17 @@ def make_reconciler(settings: Settings, store: Store, runtime: Runtime, prober: 
         for slot in slots:
             queue.add(slot)
 
-    pulls = Pulls(runtime, look)
+    pulls, demands = Pulls(runtime, look), Demands(queue, clock)
     return Reconciler(
         source=source,
         observer=Observer(runtime, prober),
-        actor=Actor(runtime, store, pulls, feed),
+        actor=Actor(runtime, store, pulls, demands, feed),
         store=store,
         clock=clock,
         queue=queue,
         feed=feed,
-        publisher=Publisher(source, store, pulls, clock, feed),
-        demands=Demands(queue, clock),
+        publisher=Publisher(source, store, pulls, clock, feed, Loads(store)),
+        demands=demands,
         last_words=LastWords(runtime),
     )
 

@@ -25,6 +25,7 @@ _AFTER_A_FAULT = 5.0
 _SETTLE = 0.05
 """Seconds between passes at the least: one act on a unit sends a burst of signals."""
 _STOP_PATIENCE = 30.0
+_GARBAGE = 20_000
 
 
 @asynccontextmanager
@@ -40,6 +41,7 @@ async def running(
             reconciler = make_reconciler(settings, store, runtime, prober)
             reconciler.leave = leave or reconciler.leave
             gc.freeze()  # what is loaded by now stays, and need not be looked through for garbage
+            gc.set_threshold(_GARBAGE)  # requests leave little behind that only a search would find
             gc.enable()
             try:
                 async with _tasks(settings, reconciler, runtime):

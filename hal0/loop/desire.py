@@ -65,6 +65,7 @@ class Source:
             facts=self.facts,
             templates=self.templates,
             last_good=self.store.specs,
+            last_upstreams=self._last[1].upstreams if self._last else None,
         )
         return replace(desired, generation=self.store.generation(desired.content), revision=found.revision)
 

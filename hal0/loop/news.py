@@ -50,7 +50,15 @@ class PassNews:
     changes: int
 
 
-News: TypeAlias = StepNews | StateNews | PassNews
+@dataclass(frozen=True, slots=True)
+class LoadNews:
+    """A slot has loaded its model, in so many seconds."""
+
+    slot: str
+    seconds: float
+
+
+News: TypeAlias = StepNews | StateNews | PassNews | LoadNews
 
 
 @dataclass

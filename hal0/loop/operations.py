@@ -15,7 +15,7 @@ from hal0.core.validate import did_you_mean
 from hal0.core.wire import Json, plan_json, slot_detail_json, snapshot_json
 from hal0.errors import NotFound, UsageError
 from hal0.host.ports import MANIFESTS
-from hal0.loop.news import News, Outcome, PassNews, StateNews, StepNews
+from hal0.loop.news import LoadNews, News, Outcome, PassNews, StateNews, StepNews
 from hal0.loop.reconcile import Leave, Reconciler
 
 
@@ -127,7 +127,7 @@ class _Watch:
 
     def note(self, item: News) -> Json | None:
         """Count one piece of news; return the event that a progress view shows."""
-        if isinstance(item, PassNews) or not self._is_ours(item.slot):
+        if isinstance(item, PassNews | LoadNews) or not self._is_ours(item.slot):
             return None
         if isinstance(item, StateNews):
             return {"event": "state", "slot": item.slot, "state": item.after, "message": item.message}

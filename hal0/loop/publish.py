@@ -17,7 +17,8 @@ from hal0.host.ports import Clock
 from hal0.host.store import Store, Transition
 from hal0.loop.desire import Source
 from hal0.loop.lastwords import LastWords
-from hal0.loop.news import Feed, StateNews
+from hal0.loop.loads import Loads
+from hal0.loop.news import Feed, LoadNews, StateNews
 from hal0.loop.pulls import Pulls
 
 _log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Publisher:
     pulls: Pulls
     clock: Clock
     feed: Feed
+    loads: Loads
     snapshot: Snapshot = field(default_factory=Snapshot)
 
     def publish(self, world: World, current: Plan, last_words: LastWords) -> Snapshot:
@@ -45,6 +47,8 @@ class Publisher:
             plan=current,
             problems=world.desired.problems,
             models=world.desired.models,
+            upstreams=world.desired.upstreams,
+            host=world.desired.host,
             generation=world.desired.generation,
             revision=world.desired.revision,
             runtime=self.source.facts.runtime,
@@ -91,6 +95,8 @@ class Publisher:
             state = before[name].state if name in before else self._last_state(name)
             for step in way(state, end):
                 self.feed.publish(StateNews(name, state, step, message))
+                if (seconds := self.loads.note(name, state, step, self.clock.now())) is not None:
+                    self.feed.publish(LoadNews(name, seconds))
                 # A busy slot goes back and forth with every request: that is counted, not recorded.
                 if not {state, step} <= _IN_USE:
                     moved.append(Transition(name, state, step, self.clock.wall()))

@@ -149,6 +149,7 @@ class Reconciler:
             raise AssertionError(f"the planner made a mistake: {mistakes}")
         self._record([change for change in changes if not _pulled_image(change)])
         self._busy |= {change.slot for change in changes}
+        self.demands.close(change.slot for change in changes if change.stops)
         task = asyncio.create_task(self._batch(batch))
         self._batches.add(task)
         task.add_done_callback(self._batches.discard)
@@ -196,6 +197,8 @@ class Reconciler:
 
     def _publish(self, world: World, current: Plan) -> None:
         snapshot = self.publisher.publish(world, current, self.last_words)
+        fresh = snapshot.slots if world.observed.fresh is None else world.observed.fresh
+        self.demands.reopen(set(fresh) - self._busy - self._unseen)
         for name, slot in snapshot.slots.items():
             if slot.is_ready and slot.condition(ConditionType.SYNCED).status is not False:
                 self.attempts.pop(name, None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fakes import FakeRuntime
+from fakes import FakeClock, FakeRuntime
 from scenes import calm
 from worlds import desired, slots
 
@@ -14,8 +14,10 @@ from hal0.core.steps import Action, Change, Plan, Step, StepKind
 from hal0.errors import HostUnreachable, StepFailed
 from hal0.host.store import Store
 from hal0.loop.act import Actor, Halt
+from hal0.loop.demand import Demands
 from hal0.loop.news import Feed, Outcome, StepNews
 from hal0.loop.pulls import Pulls
+from hal0.loop.queue import WorkQueue
 
 SPECS = {name: slot.spec for name, slot in desired(slots("a", "b", "c")).slots.items()}
 TEXTS = {name: slot.body for name, slot in desired(slots("a", "b", "c")).slots.items()}
@@ -31,7 +33,8 @@ class Bench:
     async def act(self, **steps: tuple[StepKind, ...]) -> dict[str, Halt]:
         """Run some steps of some slots."""
         pulls = Pulls(self.runtime, lambda _: None)
-        found = await Actor(self.runtime, self.store, pulls, self.feed).act(planned(**steps), SPECS)
+        demands = Demands(WorkQueue(), FakeClock())
+        found = await Actor(self.runtime, self.store, pulls, demands, self.feed).act(planned(**steps), SPECS)
         await pulls.close()
         return found
 

@@ -210,7 +210,7 @@ async def test_a_failed_probe_is_counted_once_however_often_others_are_looked_at
     await scene.settle()
     for _ in range(5):
         scene.demand("busy")
-        scene.reconciler.demands.end("busy")
+        scene.reconciler.demands.end("busy", served=False)
         scene.look("other")
         scene.clock.forward(0.21)
         await scene.settle()
@@ -601,6 +601,9 @@ async def test_a_slot_on_demand_stays_down_until_a_request_wants_it(scene: Scene
     assert scene.states() == {"chat": SlotState.OFFLINE}
     scene.demand("chat")
     await scene.settle()
+    assert scene.states() == {"chat": READY}
+    scene.reconciler.demands.serve("chat")
+    await scene.pass_(1)
     assert scene.states() == {"chat": SlotState.SERVING}
 
 
@@ -609,8 +612,8 @@ async def test_an_idle_slot_on_demand_is_stopped_when_its_time_is_up(scene: Scen
     await scene.settle()
     scene.demand("chat")
     await scene.pass_(3600)
-    assert scene.states() == {"chat": SlotState.SERVING}
-    scene.reconciler.demands.end("chat")
+    assert scene.states() == {"chat": READY}
+    scene.reconciler.demands.end("chat", served=False)
     await scene.pass_(299)
     assert scene.states() == {"chat": READY}
     await scene.pass_(2)
@@ -637,7 +640,7 @@ async def test_a_busy_slot_costs_no_look_at_the_host_for_each_request(scene: Sce
     before = scene.passes
     for _ in range(100):
         scene.demand("chat")
-        scene.reconciler.demands.end("chat")
+        scene.reconciler.demands.end("chat", served=False)
     await scene.pass_(1)
     assert scene.passes - before == 1
 
@@ -645,7 +648,7 @@ async def test_a_busy_slot_costs_no_look_at_the_host_for_each_request(scene: Sce
 async def test_a_changed_demand_is_seen_without_looking_at_the_host(scene: Scene) -> None:
     await up(scene, slots("chat"))
     scene.runtime.observe = no_look  # type: ignore[method-assign]
-    scene.demand("chat")
+    scene.reconciler.demands.enter("chat")
     await scene.pass_(1)
     assert scene.states() == {"chat": SlotState.SERVING}
 
