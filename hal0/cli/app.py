@@ -155,6 +155,22 @@ def status(as_json: AsJson = False, path: Root = None, runtime: Runtime = "auto"
     raise typer.Exit(look.status(Options(path, None, False, runtime, scope), as_json=as_json))
 
 
+@app.command()
+def route(
+    model: Annotated[
+        str | None, typer.Argument(help="Model as a client names it; none is a request without one.")
+    ] = None,
+    at: Annotated[str, typer.Option("--path", help="Path of /v1 that is asked.")] = "/v1/chat/completions",
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Explain where a request would go, and why. Sends nothing."""
+    from hal0.cli import look
+
+    raise typer.Exit(look.route(Options(None, None, False, runtime, scope), model, at, as_json=as_json))
+
+
 @slot_app.command("list")
 def slot_list(as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
     """List slots with state, model, device and port."""

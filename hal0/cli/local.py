@@ -11,6 +11,8 @@ from typing import get_args
 from hal0.cli import show
 from hal0.cli.client import place
 from hal0.cli.options import Options
+from hal0.core.explain import endpoint_of, explain
+from hal0.core.routes import routes
 from hal0.core.wire import Json
 from hal0.errors import UsageError
 from hal0.loop import operations
@@ -49,6 +51,12 @@ def picture(options: Options) -> Json:
 def slot(options: Options, name: str) -> Json:
     """Look at the host and return one slot in full."""
     return asyncio.run(_looked(options, lambda reconciler: operations.slot_detail(reconciler, name)))
+
+
+def route(options: Options, model: str | None, path: str) -> Json:
+    """Look at the host and return where a request would go. Upstreams are not asked for their lists."""
+    endpoint = endpoint_of(path)
+    return asyncio.run(_looked(options, lambda reconciler: explain(routes(reconciler.snapshot), model, endpoint)))
 
 
 async def _looked(options: Options, view: Callable[[Reconciler], Json]) -> Json:

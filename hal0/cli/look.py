@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from hal0.cli import client, show
 from hal0.cli.options import Options
@@ -49,6 +49,19 @@ def logs(options: Options, name: str, *, lines: int, follow: bool, as_json: bool
     if not printed:
         show.hint(f"no lines of {name}: it never ran, or this machine has no journalctl to read them with")
     return 0
+
+
+def route(options: Options, model: str | None, path: str, *, as_json: bool) -> int:
+    """Print where a request would go and why; 1 where it goes nowhere."""
+    if client.is_running(options.scope):
+        query = urlencode({"model": model or "", "path": path})
+        found: dict[str, Any] = client.get(options.scope, f"/api/route?{query}")
+    else:
+        from hal0.cli import local
+
+        found = local.route(options, model, path)
+    show.say([json.dumps(found, indent=2)] if as_json else show.route_text(found))
+    return int(bool(found["code"]))
 
 
 def _picture(options: Options) -> dict[str, Any]:

@@ -169,3 +169,23 @@ def say(lines: Iterable[str]) -> None:
 def hint(text: str) -> None:
     """Say something that is not the output itself."""
     sys.stderr.write(f"hint: {text}\n")
+
+
+def route_text(route: dict[str, Any]) -> Iterator[str]:
+    """Yield where a request would go, and what is tried after."""
+    yield from _decision_text(route, "")
+    for step in route["fallback"]:
+        yield f"if that can't answer, {step['model']!r}:"
+        yield from _decision_text(step, "  ")
+
+
+def _decision_text(decision: dict[str, Any], indent: str) -> Iterator[str]:
+    target = decision["target"]
+    if target:
+        state = f" ({paint(target['state'], _STATES.get(target['state'], '36'))})" if "state" in target else ""
+        yield f"{indent}{target['kind']} {target['name']}{state}: {target['url']}, as {target['model']!r}"
+    elif decision["ask_first"]:
+        yield f"{indent}not known yet: {', '.join(decision['ask_first'])} would be asked first"
+    else:
+        yield f"{indent}{paint(decision['code'], '31')}"
+    yield f"{indent}rule {decision['rule']}: {decision['reason']}"

@@ -1,41 +1,180 @@
-"""A request's body: what is read of it, and the slot's defaults put in, without writing all of it anew."""
+"""A request's body, read once and edited in its source: what nobody asked to change goes on as it came."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+# A member of the object: its name, and where in the text its value begins and ends.
+Member: TypeAlias = tuple[str, int, int]
+# From where to where in the text something goes, and what comes in its place.
+Cut: TypeAlias = tuple[int, int, str]
 
 
-@dataclass(frozen=True, slots=True)
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+_SPACE = r"[ \t\n\r]*"
+_NAME = rf'"([^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*)"{_SPACE}:{_SPACE}'
+_END = rf"\}}{_SPACE}\Z"
+_first_name = re.compile(rf"{_SPACE}\{{{_SPACE}(?:{_NAME}|{_END})").match
+_next_name = re.compile(rf"{_SPACE}(?:,{_SPACE}{_NAME}|{_END})").match
+_MODEL = b'"model"'
+_model_is = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*(?=")').search
+_decoder = json.JSONDecoder(parse_constant=_refuse)
+# What raw_decode wraps: the wrapper costs as much as a short value does.
+_value: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+@dataclass(slots=True)
 class Body:
-    """A JSON object as a client sent it: its bytes, and what they say."""
+    """A JSON body as a client sent it: its bytes, and what they say. What is no object says nothing."""
 
     raw: bytes
     data: Mapping[str, Any]
+    is_object: bool
+    text: str
+    source: bytes  # the text in UTF-8
 
     @property
     def model(self) -> str | None:
         """The model that is asked for; None where none is named."""
         model = self.data.get("model")
-        return model if isinstance(model, str) else None
+        return model if model and isinstance(model, str) else None
 
-    def filled(self, defaults: Mapping[str, Any]) -> bytes:
-        """Return the bytes with those parameters that the client did not send. What it sent stays as it was sent."""
-        missing = {key: value for key, value in defaults.items() if key not in self.data}
-        if not missing:
+    @property
+    def is_stream(self) -> bool:
+        """Whether the answer shall come piece by piece."""
+        return self.data.get("stream") is True
+
+    @property
+    def keep_alive(self) -> object | None:
+        """How long the model shall stay loaded, as the client wrote it."""
+        return self.data.get("keep_alive")
+
+    def edited(
+        self, *, model: str | None, defaults: Mapping[str, Any], strip: Collection[str], set_: Mapping[str, Any]
+    ) -> bytes:
+        """Return the body with other members at its top level; ``raw`` itself where that makes no difference.
+
+        ``strip`` takes away what the client sent. ``defaults`` adds what it did not send: null counts as sent, and
+        so does what is stripped. ``set_`` replaces or adds, and ``model`` does so above all. Where a name was sent
+        twice, both copies go. Raises ``ValueError`` or ``TypeError`` for a new value that is none of JSON's.
+        """
+        if not self.is_object:
             return self.raw
-        rest = self.raw.lstrip()
-        if not rest.startswith(b"{") or not self.data:  # UTF-16, or with a byte order mark
-            return json.dumps(missing | dict(self.data)).encode()
-        return json.dumps(missing).encode()[:-1] + b"," + rest[1:]
+        sent = self.data
+        is_only_renamed = model and not set_ and sent.keys().isdisjoint(strip) and defaults.keys() <= sent.keys()
+        if is_only_renamed and (renamed := self._renamed(model or "")):
+            return renamed
+        members = _members(self.text)
+        given = set_ if model is None else {**set_, "model": model}
+        new = {name: value for name, value in given.items() if not self._says(members, name, value)}
+        stale = self.data.keys() & new
+        if strip:
+            stale.update(name for name in strip if name in self.data and name not in given)
+        if defaults:
+            new.update((name, value) for name, value in defaults.items() if name not in sent and name not in given)
+        return _spliced(self, _cuts(self.text, members, new, stale)) if new or stale else self.raw
+
+    def _renamed(self, model: str) -> bytes | None:
+        """Return the body with another model, where there is no doubt which of its bytes name it.
+
+        A member is walked over only where the name comes twice or may be written with escapes: most requests cost one
+        search.
+        """
+        old, raw = self.data.get("model"), self.source
+        if not isinstance(old, str) or raw.count(_MODEL) != 1 or b"\\u00" in raw:
+            return None
+        found = _model_is(raw)
+        value = _quoted(old)
+        if found is None or not raw.startswith(value, found.end()):
+            return None
+        if old == model:
+            return self.raw
+        return raw[: found.end()] + _quoted(model) + raw[found.end() + len(value) :]
+
+    def _says(self, members: list[Member], name: str, value: object) -> bool:
+        """Whether the client sent just this value, and once."""
+        if name not in self.data or self.data[name] != value:
+            return False
+        is_once = [member[0] for member in members].count(name) == 1
+        return is_once and _encode(self.data[name]) == _encode(value)  # Python takes 1 for True and for 1.0
 
 
 def parse(raw: bytes) -> Body:
-    """Read a body. Raises ``ValueError`` for what is no JSON; anything but an object names nothing."""
+    """Read a body. Raises ``ValueError``, which says where, for what is no JSON by RFC 8259; NaN is none.
+
+    UTF-16 and UTF-32 are read as well, and a byte order mark is; what is edited becomes UTF-8 without one.
+    """
+    encoding = "utf-8" if raw.startswith(b'{"') else json.detect_encoding(raw)
+    text = raw.decode(encoding)
     try:
-        data = json.loads(raw)
+        data = _decoded(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    return Body(raw, data if isinstance(data, dict) else {})
+    is_object = isinstance(data, dict)
+    return Body(raw, data if is_object else {}, is_object, text, raw if encoding == "utf-8" else text.encode())
+
+
+def _decoded(text: str) -> Any:
+    try:
+        data, end = _value(text, 0)
+    except StopIteration:
+        end = -1
+    if end == len(text):
+        return data
+    return _decoder.decode(text)  # with white space around it; or no JSON, and then this says where
+
+
+@lru_cache(256)
+def _quoted(name: str) -> bytes:
+    return _encode(name).encode()
+
+
+def _members(text: str) -> list[Member]:
+    """Return the members of an object in their order, with every copy of a name."""
+    members: list[Member] = []
+    found = _first_name(text)
+    while found and found[1] is not None:
+        name = _value(text, found.start(1) - 1)[0] if "\\" in found[1] else found[1]
+        _, end = _value(text, found.end())
+        members.append((name, found.end(), end))
+        found = _next_name(text, end)
+    return members
+
+
+def _cuts(text: str, members: list[Member], new: dict[str, Any], stale: Collection[str]) -> list[Cut]:
+    """Return the cuts that take out the ``stale`` members and put the ``new`` in their places, or else in front."""
+    cuts: list[Cut] = []
+    first = front = before = text.index("{") + 1
+    is_kept = False
+    for name, start, end in members:
+        if name in stale and name not in new:
+            if is_kept:
+                cuts.append((before, end, ""))
+            else:
+                front = text.find(",", end) + 1 or text.rindex("}")
+        else:
+            is_kept = True
+            if name in stale:
+                cuts.append((start, end, _encode(new.pop(name))))
+        before = end
+    added = _encode(new)[1:-1] + ("," if is_kept else "") if new else ""
+    return [(first, front, added), *cuts] if added or front > first else cuts
+
+
+def _spliced(body: Body, cuts: list[Cut]) -> bytes:
+    """Return the text with the cuts made, in UTF-8. What is behind the last one is copied, not encoded."""
+    text, pieces, at, offset = body.text, list[bytes](), 0, 0
+    for start, end, new in cuts:
+        run = text[at:start].encode()
+        pieces += (run, new.encode())
+        at, offset = end, offset + len(run) + len(text[start:end].encode())
+    return b"".join((*pieces, body.source[offset:]))

@@ -1,117 +1,147 @@
-"""Which slot a /v1 request goes to, and what a client is told when there is none to send it to."""
+"""A /v1 request from its decision to its last byte: where it goes, whether it may, and what is tried when it can't.
+
+It reads the Snapshot and registers demand; only the loop starts and stops slots.
+"""
 
 from __future__ import annotations
 
-import time
+import asyncio
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
+from secrets import token_hex
 
-from aiohttp import ClientSession, web
-
-from hal0.core.conditions import ConditionType
-from hal0.core.routes import Routes, routes
-from hal0.core.schema import RunPolicy
-from hal0.core.state import SlotState
-from hal0.core.status import SlotStatus, Snapshot
+from hal0.core.endpoints import Endpoint
+from hal0.core.routes import Decision, Listing, Routes, Target, routes
+from hal0.core.status import Snapshot
 from hal0.core.validate import did_you_mean
-from hal0.dispatch.body import Body, parse
-from hal0.dispatch.envelope import error_response
-from hal0.dispatch.forward import forward
-from hal0.dispatch.measures import Measures
+from hal0.dispatch.asked import Asked, read
+from hal0.dispatch.call import Call
+from hal0.dispatch.connection import EngineLost
+from hal0.dispatch.envelope import Refusal
+from hal0.dispatch.guard import Guard
+from hal0.dispatch.records import Record, Recorder
+from hal0.dispatch.send import Sender
+from hal0.dispatch.upstreams import Upstreams
 from hal0.loop.reconcile import Reconciler
 
-_RETRY_LOADING = 2.0
-_LOADED = {True: "loaded", False: "unloaded"}
+_STATUS = {"model.not_loaded": 503, "request.no_model": 400}
+_LONGEST_NAME = 200
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 @dataclass
 class Dispatcher:
-    """Answers /v1 from the current Snapshot. Demand is registered with the loop; only the loop starts slots."""
+    """Answers the POSTs of /v1."""
 
     reconciler: Reconciler
-    session: ClientSession
-    measures: Measures
-    _routes: tuple[Snapshot, Routes] | None = field(default=None)
+    guard: Guard
+    sender: Sender
+    upstreams: Upstreams
+    recorder: Recorder
+    _routes: tuple[Snapshot, Mapping[str, Listing], Routes] | None = None
+    _ids: count[int] = field(default_factory=count)
+    _run: str = field(default_factory=lambda: token_hex(4))
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Forward one request to the slot of its ``model``."""
-        begun = time.monotonic()
-        slot, response = await self._answer(request)
-        self.measures.request(slot, request.path, response.status, time.monotonic() - begun)
-        return response
-
-    async def _answer(self, request: web.Request) -> tuple[str, web.StreamResponse]:
-        """Return the answer to a request, and the slot that it is of; empty where it is of none."""
+    async def handle(self, call: Call, endpoint: Endpoint) -> None:
+        """Answer one request, and keep a record of it."""
+        record = self.record(call, endpoint)
         try:
-            body = parse(await request.read())
-        except ValueError as error:
-            return "", error_response(400, "request.invalid_json", f"the body is not JSON: {error}")
-        if body.model is None:
-            return "", error_response(400, "request.no_model", "the request names no model", param="model")
-        slot = self.routes.find(body.model)
-        if slot is None:
-            return "", self._not_found(body.model)
-        return slot.name, await self._serve(request, slot, body)
+            self.guard.check(call, endpoint)
+            asked = await read(call, endpoint, record.id, self.reconciler.snapshot.host.max_body)
+            record.model = asked.model
+            await self._answer(asked, record)
+        except Refusal as refusal:
+            record.outcome = refusal.code
+            call.respond(refusal.status, refusal.body(endpoint.api), refusal.headers, record.told)
+        except EngineLost:
+            record.outcome = "stream.broken"
+        except asyncio.CancelledError:
+            record.outcome = "client.gone"
+            raise
+        except Exception:
+            record.outcome = "internal"
+            raise
+        finally:
+            record.status = call.status
+            self.recorder.add(record)
 
-    async def models(self, _: web.Request) -> web.Response:
-        """List what can be asked for: slot names first, then model ids. Wakes nothing."""
-        slots = self.reconciler.snapshot.slots.values()
-        names = dict.fromkeys([slot.name for slot in slots] + [slot.spec.model for slot in slots])
-        data = [self._entry(name, slot) for name in names if (slot := self.routes.find(name))]
-        return web.json_response({"object": "list", "data": data})
-
-    async def model(self, request: web.Request) -> web.Response:
-        """Describe one model."""
-        name = request.match_info["name"]
-        slot = self.routes.find(name)
-        return web.json_response(self._entry(name, slot)) if slot else self._not_found(name)
+    def record(self, call: Call, endpoint: Endpoint) -> Record:
+        """Begin the record of a request."""
+        call.id = call.id or self._request_id(call)
+        return Record(call.id, endpoint.path, call.began, revision=self.reconciler.snapshot.revision)
 
     @property
     def routes(self) -> Routes:
         """The route table of the current Snapshot, built once for each."""
-        snapshot = self.reconciler.snapshot
-        if self._routes is None or self._routes[0] is not snapshot:
-            self._routes = (snapshot, routes(snapshot))
-        return self._routes[1]
+        snapshot, catalogue = self.reconciler.snapshot, self.upstreams.catalogue
+        if self._routes is None or self._routes[0] is not snapshot or self._routes[1] is not catalogue:
+            self._routes = (snapshot, catalogue, routes(snapshot, catalogue))
+        return self._routes[2]
 
-    async def _serve(self, request: web.Request, slot: SlotStatus, body: Body) -> web.StreamResponse:
-        self.reconciler.demands.begin(slot.name, is_up=slot.state.is_dispatchable)
-        try:
-            if not slot.state.is_dispatchable:
-                return _unavailable(slot)
-            with self.measures.in_flight(slot.name):
-                return await forward(self.session, request, slot, body.filled(slot.spec.defaults))
-        finally:
-            self.reconciler.demands.end(slot.name)
+    async def decide(self, model: str | None, endpoint: Endpoint) -> Decision:
+        """Return where a request goes, once upstreams that were never asked have told what they have."""
+        decision = self.routes.decide(model, endpoint)
+        if decision.cold:
+            await self.upstreams.prefetch(decision.cold)
+            decision = self.routes.decide(model, endpoint)
+        return decision
 
-    def _not_found(self, model: str) -> web.Response:
-        known = [slot.name for slot in self.reconciler.snapshot.slots.values()]
-        hint = did_you_mean(model, known) or f"there are: {', '.join(known) or 'none yet'}"
-        return error_response(404, "model.not_found", f"no slot serves {model!r}: {hint}", param="model")
+    def not_found(self, model: str | None, decision: Decision) -> Refusal:
+        """Return why a request goes nowhere."""
+        if model is None or decision.code in _STATUS:
+            return Refusal(_STATUS.get(decision.code, 404), decision.code, decision.reason, param="model")
+        known = [name for name in self.routes.bound if not name.startswith("hal0/")]
+        hint = did_you_mean(model[:_LONGEST_NAME], known) or f"there are: {', '.join(known[:20]) or 'none yet'}"
+        return Refusal(404, "model.not_found", f"{decision.reason}: {model[:_LONGEST_NAME]!r}; {hint}", param="model")
 
-    def _entry(self, name: str, slot: SlotStatus) -> dict[str, object]:
-        size = slot.spec.context_size
-        return {
-            "id": name,
-            "object": "model",
-            "created": 0,
-            "owned_by": "hal0",
-            "name": name,
-            "status": {"value": "loading" if _is_loading(slot) else _LOADED[slot.state.is_dispatchable]},
-            "meta": {"n_ctx": size},
-            "context_length": size,
-            "max_model_len": size,
-        }
+    async def _answer(self, asked: Asked, record: Record) -> None:
+        decision = await self.decide(asked.model, asked.endpoint)
+        record.rule, record.reason = decision.rule, decision.reason
+        if decision.target is None:
+            raise self.not_found(asked.model, decision)
+        fallback = list(decision.target.fallback)
+        target: Target | None = decision.target
+        while target is not None:
+            try:
+                await self._send(asked, target, record, is_last=not self._may_go_on(fallback, asked.endpoint))
+            except Refusal as refusal:
+                record.reason += f"; {target.name}: {refusal.code}"
+                target = None
+                if not asked.is_spent and refusal.status != 400:  # noqa: PLR2004  (the client's own mistake)
+                    target = await self._next(fallback, asked.endpoint, record)
+                if target is None:
+                    raise
+            else:
+                return
 
+    def _may_go_on(self, fallback: list[str], endpoint: Endpoint) -> bool:
+        """Return whether one of these names leads somewhere, as far as is known without asking."""
+        decisions = (self.routes.decide(name, endpoint) for name in fallback)
+        return any(decision.target or decision.cold for decision in decisions)
 
-def _is_loading(slot: SlotStatus) -> bool:
-    return slot.state in {SlotState.PULLING, SlotState.STARTING, SlotState.WARMING}
+    async def _next(self, fallback: list[str], endpoint: Endpoint, record: Record) -> Target | None:
+        """Return the next place to try, and take it off the list; one that leads nowhere is passed over."""
+        while fallback:
+            name = fallback.pop(0)
+            decision = await self.decide(name, endpoint)
+            if decision.target:
+                return decision.target
+            record.reason += f"; {name}: {decision.code}"
+        return None
 
+    async def _send(self, asked: Asked, target: Target, record: Record, *, is_last: bool) -> None:
+        record.slot = record.target = target.name
+        if target.upstream:
+            record.target = f"upstream/{target.name}"
+            await self.sender.to_upstream(asked, target.upstream, target.model, record, is_last=is_last)
+        elif target.slot:
+            await self.sender.to_slot(asked, target.slot, record, is_last=is_last)
 
-def _unavailable(slot: SlotStatus) -> web.Response:
-    """Say why a slot can't take a request now, and whether to come again."""
-    if slot.spec.run is RunPolicy.NEVER or slot.spec.suspend:
-        return error_response(503, "model.not_loaded", f"slot {slot.name} is not meant to run")
-    if slot.condition(ConditionType.STALLED).status:
-        return error_response(502, "slot.load_failed", f"slot {slot.name} failed: {slot.message}")
-    message = f"slot {slot.name} is {slot.state.value}: {slot.message or 'it will be ready soon'}"
-    return error_response(503, "slot.loading", message, retry_after=_RETRY_LOADING)
+    def _request_id(self, call: Call) -> str:
+        """Return the client's own id for a request, where it is one, or a new one."""
+        said = call.header(b"x-request-id")
+        if _REQUEST_ID.fullmatch(said):
+            return said.decode()
+        return f"{self._run}-{next(self._ids):x}"

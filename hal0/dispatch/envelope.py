@@ -1,23 +1,69 @@
-"""Errors as OpenAI's clients read them: one envelope, with a dotted code. docs/errors.md lists the codes."""
+"""Errors as clients read them: OpenAI's envelope, or Anthropic's on its paths. docs/errors.md lists the codes."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from aiohttp import web
+from hal0.core.schema import UpstreamApi
 
-_TYPES = {400: "invalid_request_error", 404: "not_found_error", 405: "invalid_request_error", 409: "conflict_error"}
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+JSON = (b"content-type", b"application/json")
 
 
-def error_body(status: int, code: str, message: str, param: str | None = None) -> dict[str, object]:
-    """Return the body of an error."""
+@dataclass(eq=False)
+class Refusal(Exception):
+    """Why a request gets no answer from an engine. ``retry_after`` is in seconds; None: it is of no use to come again.
+
+    ``extra`` is put beside the message, for programs.
+    """
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    retry_after: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What a client's retries go by."""
+        if self.retry_after is None:
+            return [JSON, (b"x-should-retry", b"false")]
+        return [JSON, (b"retry-after", b"%d" % math.ceil(self.retry_after))]
+
+    def body(self, api: UpstreamApi = UpstreamApi.OPENAI) -> bytes:
+        """Return the error as one API has it."""
+        return error_body(self.status, self.code, self.message, param=self.param, api=api, extra=self.extra)
+
+
+def error_body(
+    status: int,
+    code: str,
+    message: str,
+    *,
+    param: str | None = None,
+    api: UpstreamApi = UpstreamApi.OPENAI,
+    extra: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Return the JSON of an error."""
     kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")  # noqa: PLR2004  (5xx)
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-def error_response(
-    status: int, code: str, message: str, *, param: str | None = None, retry_after: float | None = None
-) -> web.Response:
-    """Return an error; with ``retry_after`` (seconds) a client knows when to come again, without it not to."""
-    headers = {"x-should-retry": "false"} if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
-    return web.json_response(error_body(status, code, message, param), status=status, headers=headers)
+    if api is UpstreamApi.ANTHROPIC:
+        body = {"type": "error", "error": {"type": kind, "message": message, "code": code, **(extra or {})}}
+    else:
+        body = {"error": {"message": message, "type": kind, "param": param, "code": code, **(extra or {})}}
+    return json.dumps(body).encode()

@@ -1,78 +1,120 @@
-"""One request to one engine and its answer back, bytes as they come."""
+"""One request on to an engine and its answer back: heads are written anew, bodies pass as they are."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from io import BytesIO
+import asyncio
+from collections.abc import AsyncIterator
 
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector, web
-from multidict import CIMultiDict
+import httptools
 
-from hal0.core.status import SlotStatus
-from hal0.dispatch.envelope import error_body, error_response
-
-# Hop-by-hop headers belong to one connection, and an engine on loopback needs none of the client's credentials.
-_NOT_FORWARDED = frozenset(
-    {
-        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "upgrade"),
-        *("transfer-encoding", "host", "content-length", "authorization", "cookie", "expect"),
-    }
-)
-# What a client did not say is not said for it: an engine asked for gzip would answer a client that can't read it.
-_NOT_ADDED = frozenset({"Accept", "Accept-Encoding", "Content-Type", "User-Agent"})
-_IDLE_GAP = 600.0
-_CONNECT = 5.0
+from hal0.core.schema import UpstreamApi
+from hal0.dispatch.call import Call
+from hal0.dispatch.connection import Connection, EngineLost, Sink
+from hal0.dispatch.envelope import error_body
 
 
-def make_session() -> ClientSession:
-    """Return the client of the engines. Each request has its own connection.
+def request_head(call: Call, target: str, passed: bytes, own: bytes, length: int | None) -> bytes:
+    """Return the head of the request to the engine: the client's lines that are passed on, and hal0's own.
 
-    llama-server closes a connection right after a streamed answer, unannounced: a pooled one would fail the next.
+    ``length`` None is a body of unknown length, sent in chunks.
     """
-    return ClientSession(
-        connector=TCPConnector(limit=0, force_close=True),
-        timeout=ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_IDLE_GAP),
-        auto_decompress=False,
-        skip_auto_headers=_NOT_ADDED,
+    frame = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
+    start = f"{call.head.method} {target} HTTP/1.1\r\n".encode("latin-1")
+    return b"".join((start, passed, own, frame, b"\r\n\r\n"))
+
+
+async def send_parts(connection: Connection, head: bytes, parts: AsyncIterator[bytes], *, is_chunked: bool) -> None:
+    """Send a request whose body is still coming, and wait for the answer's head. Raises ``EngineLost``.
+
+    An engine that answers before it has all of it does not want the rest.
+    """
+    upload = asyncio.create_task(_upload(connection, head, parts, is_chunked=is_chunked))
+    answer = asyncio.create_task(connection.answer())
+    try:
+        await asyncio.wait({upload, answer}, return_when=asyncio.FIRST_COMPLETED)
+        if connection.head is None and upload.done() and (error := upload.exception()):
+            raise error
+        await answer
+    finally:
+        if not upload.done() or upload.exception():
+            connection.spoil()
+        upload.cancel()
+        answer.cancel()
+        await asyncio.gather(upload, answer, return_exceptions=True)
+
+
+async def _upload(connection: Connection, head: bytes, parts: AsyncIterator[bytes], *, is_chunked: bool) -> None:
+    connection.write(head)
+    async for part in parts:
+        connection.write(b"%x\r\n%b\r\n" % (len(part), part) if is_chunked and part else part)
+        await connection.drain()
+    if is_chunked:
+        connection.write(b"0\r\n\r\n")
+
+
+async def deliver(call: Call, connection: Connection, own: bytes) -> None:
+    """Pass an answer on to the client. Raises ``EngineLost`` where it broke off; the client is told by then."""
+    sink = begin(call, connection, own)
+    try:
+        await connection.relay(sink)
+    except EngineLost as lost:
+        end_broken(call, connection, lost)
+        raise
+    finally:
+        call.source = None
+
+
+def begin(call: Call, connection: Connection, own: bytes) -> Sink:
+    """Send the head of an answer to the client, with hal0's own lines; return where the body goes."""
+    head = connection.head
+    assert head is not None  # noqa: S101  (it is asked for once it is there)
+    call.source = connection
+    if not connection.is_framed:
+        call.keeps = False
+    elif head.is_chunked and call.head.is_old:
+        call.keeps = False
+        call.begin(head.status, head.reason, head.passed_unframed + own)
+        return Unchunked(call.client)
+    call.begin(head.status, head.reason, head.passed + own, connection.taken())
+    return call.client
+
+
+def end_broken(call: Call, connection: Connection, lost: EngineLost) -> None:
+    """End a stream by an event that says so; any other answer can only be cut off."""
+    call.keeps = False
+    if not (connection.head and connection.head.is_event_stream and connection.is_between_chunks):
+        call.cut()
+        return
+    api = UpstreamApi.ANTHROPIC if call.path.startswith("/v1/messages") else UpstreamApi.OPENAI
+    name = b"event: error\n" if api is UpstreamApi.ANTHROPIC else b""
+    event = (
+        b"\n\n"
+        + name
+        + b"data: "
+        + error_body(502, "stream.broken", f"the answer broke off: {lost}", api=api)
+        + b"\n\n"
     )
+    call.write(event if call.head.is_old else b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event))
 
 
-async def forward(session: ClientSession, request: web.Request, slot: SlotStatus, body: bytes) -> web.StreamResponse:
-    """Send a request on to a slot's engine and stream the answer back. The client's going away cancels it."""
-    url = f"http://127.0.0.1:{slot.spec.port}{request.rel_url}"
-    try:
-        answer = await session.request(
-            request.method, url, data=BytesIO(body), headers=_headers(request.headers.items()), allow_redirects=False
-        )
-    except (ClientError, TimeoutError) as error:
-        return error_response(502, "slot.unreachable", f"slot {slot.name} did not answer: {error}", retry_after=1)
-    async with answer:
-        response = web.StreamResponse(
-            status=answer.status, reason=answer.reason, headers=_headers(answer.headers.items())
-        )
-        response.headers["X-Hal0-Slot"] = slot.name
-        if answer.content_type == "text/event-stream":
-            response.headers["X-Accel-Buffering"] = "no"
-        elif answer.content_length is not None:
-            response.content_length = answer.content_length
-        await response.prepare(request)
-        await _stream(answer, response, slot)
-        return response
+class Unchunked:
+    """A sink that takes chunks off their framing: for clients of HTTP/1.0, and for reading an answer here."""
 
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._error: EngineLost | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._parser.feed_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
 
-async def _stream(answer: ClientResponse, response: web.StreamResponse, slot: SlotStatus) -> None:
-    """Pass chunks on. An engine that dies in the middle of a stream ends it with an error event, not in silence."""
-    try:
-        async for chunk in answer.content.iter_any():
-            await response.write(chunk)
-    except (ClientError, TimeoutError) as error:
-        if answer.content_type != "text/event-stream":
-            raise
-        body = error_body(502, "slot.stream_broken", f"slot {slot.name} broke off: {error}")
-        await response.write(b"\n\ndata: " + json.dumps(body).encode() + b"\n\n")
-    await response.write_eof()
+    def write(self, data: bytes) -> None:
+        """Take framed bytes."""
+        self._parser.feed_data(data)
+        if self._error:
+            raise self._error
 
-
-def _headers(pairs: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
-    return CIMultiDict((key, value) for key, value in pairs if key.lower() not in _NOT_FORWARDED)
+    def on_body(self, data: bytes) -> None:
+        """Hand on what was in a chunk."""
+        try:
+            self._sink.write(data)
+        except EngineLost as lost:
+            self._error = lost

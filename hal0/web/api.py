@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
-import socket
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from hal0.core.explain import endpoint_of, explain
 from hal0.core.wire import Json, plan_json
-from hal0.dispatch.envelope import error_response
+from hal0.dispatch.dispatcher import Dispatcher
 from hal0.errors import Conflict, Hal0Error, UsageError
 from hal0.loop import operations
 from hal0.loop.operations import ApplyRequest
-from hal0.loop.reconcile import Leave, Reconciler
+from hal0.loop.reconcile import Leave
+from hal0.web.answers import error_response
 
 _MOST_LINES = 10_000
+_LONGEST_NUMBER = 9
+IS_LOCAL = web.AppKey("is_local", bool)
+"""Whether an application stands behind the unix socket."""
 
 
 class Api:
     """Handlers of /api."""
 
-    def __init__(self, reconciler: Reconciler) -> None:
-        self._reconciler = reconciler
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._reconciler = dispatcher.reconciler
 
     def routes(self) -> list[web.RouteDef]:
         """Return all routes."""
@@ -33,6 +38,8 @@ class Api:
             web.get("/api/slots/{name}", self.slot),
             web.get("/api/slots/{name}/logs", self.logs),
             web.get("/api/plan", self.plan),
+            web.get("/api/route", self.route),
+            web.get("/api/upstreams", self.upstreams),
             web.post("/api/apply", self.apply),
         ]
 
@@ -64,6 +71,17 @@ class Api:
         limit = frozenset(request.query.getall("limit", [])) or None
         leave = Leave(limit, request.query.get("prune_all") == "1")
         return web.json_response(plan_json(await operations.preview(self._reconciler, leave)))
+
+    async def route(self, request: web.Request) -> web.Response:
+        """Explain where a request for ``model`` to ``path`` would go, and send nothing to any engine."""
+        endpoint = endpoint_of(request.query.get("path", "/v1/chat/completions"))
+        model = request.query.get("model") or None
+        await self._dispatcher.decide(model, endpoint)  # so that upstreams are asked first where a request would ask
+        return web.json_response(explain(self._dispatcher.routes, model, endpoint))
+
+    async def upstreams(self, _: web.Request) -> web.Response:
+        """Return every upstream: its breaker, and how many models it lists."""
+        return web.json_response(self._dispatcher.upstreams.as_json())
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         """Return the last lines of a slot's service; with ``follow=1``, those to come as well. Unix socket only."""
@@ -131,7 +149,7 @@ def _asked(body: bytes) -> _Asked:
 
 def _whole_number(request: web.Request, name: str, default: int) -> int:
     text = request.query.get(name, str(default))
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > _LONGEST_NUMBER:
         raise UsageError(f"{name}={text!r} is no whole number")
     return int(text)
 
@@ -142,8 +160,7 @@ async def _write_line(response: web.StreamResponse, event: Json) -> None:
 
 def _is_local(request: web.Request) -> bool:
     """Return whether a request came through the unix socket, which only its owner can open."""
-    peer = request.transport.get_extra_info("socket") if request.transport else None
-    return peer is not None and peer.family == socket.AF_UNIX
+    return request.app[IS_LOCAL]
 
 
 def _local_only() -> web.Response:

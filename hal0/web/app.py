@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 
-from hal0.core.schema import parse_listen
+from hal0.core.fields import parse_listen
 from hal0.dispatch.dispatcher import Dispatcher
-from hal0.dispatch.envelope import error_response
-from hal0.dispatch.forward import make_session
+from hal0.dispatch.entry import App, Entry
+from hal0.dispatch.front import Front
 from hal0.dispatch.measures import Measures
+from hal0.dispatch.plane import background, data_plane
 from hal0.errors import Conflict, Hal0Error, HostUnreachable, NotFound, UsageError
 from hal0.host.sockets import short_path
 from hal0.loop.reconcile import Reconciler
-from hal0.web.api import Api
+from hal0.web.answers import error_response
+from hal0.web.api import IS_LOCAL, Api
 from hal0.web.metrics import Metrics
 
 _log = logging.getLogger(__name__)
-_LARGEST_BODY = 64 * 2**20
+_LARGEST_BODY = 2**20
+_BACKLOG = 1024
 _STOP_PATIENCE = 5.0
 _begun: ContextVar[bool] = ContextVar("begun", default=False)
 """Whether the answer to the request at hand has begun."""
@@ -33,29 +36,40 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @asynccontextmanager
 async def serving(reconciler: Reconciler, *, listen: str, socket: Path) -> AsyncIterator[None]:
     """Serve for as long as the context lasts: on a TCP address for clients, on a unix socket for the CLI."""
-    registry = CollectorRegistry()
-    async with make_session() as session:
-        app = make_app(reconciler, Dispatcher(reconciler, session, Measures(registry)), registry)
-        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_STOP_PATIENCE)
-        await runner.setup()
-        try:
-            await _listen(runner, listen, socket)
-            yield
-        finally:
-            await runner.cleanup()
-            socket.unlink(missing_ok=True)
+    measures = Measures()
+    async with data_plane(reconciler, measures) as dispatcher, AsyncExitStack() as stack:
+        metrics = Metrics(dispatcher, measures)
+        clients, local = [
+            await stack.enter_async_context(_front(make_app(dispatcher, metrics, is_local=is_local), dispatcher))
+            for is_local in (False, True)
+        ]
+        await stack.enter_async_context(_listen(clients, local, listen, socket))
+        yield
 
 
-def make_app(reconciler: Reconciler, dispatcher: Dispatcher, registry: CollectorRegistry) -> web.Application:
-    """Return the application with all of its routes."""
+@asynccontextmanager
+async def _front(app: web.Application, dispatcher: Dispatcher) -> AsyncIterator[Front]:
+    """Return what takes connections: /v1 for the dispatcher, everything else for the application."""
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_STOP_PATIENCE)
+    await runner.setup()
+    assert runner.server is not None  # noqa: S101  (setup made it)
+    entry = Entry(dispatcher, App(runner.server))
+    front = Front(entry, entry.express, is_local=app[IS_LOCAL])
+    try:
+        async with background(front.sweep()):
+            yield front
+    finally:
+        await front.close()
+        await runner.cleanup()
+
+
+def make_app(dispatcher: Dispatcher, metrics: Metrics, *, is_local: bool) -> web.Application:
+    """Return the application with all of its routes. ``is_local``: what changes the host may be asked of it."""
     app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[_errors])
+    app[IS_LOCAL] = is_local
     app.on_response_prepare.append(_note_begun)
-    for path in ("/v1/chat/completions", "/v1/completions"):
-        app.router.add_post(path, dispatcher.handle)
-    app.router.add_get("/v1/models", dispatcher.models)
-    app.router.add_get("/v1/models/{name:.+}", dispatcher.model)
-    app.add_routes(Api(reconciler).routes())
-    app.router.add_get("/metrics", Metrics(reconciler, registry).handle)
+    app.add_routes(Api(dispatcher).routes())
+    app.router.add_get("/metrics", metrics.handle)
     app.router.add_get("/", _index)
     return app
 
@@ -112,14 +126,22 @@ def _refused(error: Hal0Error) -> web.Response:
     return error_response(502, "host.failed", message)
 
 
-async def _listen(runner: web.AppRunner, listen: str, socket: Path) -> None:
+@asynccontextmanager
+async def _listen(clients: Front, local: Front, listen: str, socket: Path) -> AsyncIterator[None]:
     socket.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     socket.unlink(missing_ok=True)
-    with short_path(socket) as path:
-        await web.UnixSite(runner, path).start()
-    socket.chmod(0o600)
+    loop, servers = asyncio.get_running_loop(), list[asyncio.Server]()
     try:
-        await web.TCPSite(runner, *parse_listen(listen)).start()
-    except (OSError, ValueError) as error:
-        hint = "stop what listens there, or set `listen` in the Host manifest"
-        raise UsageError(f"can't listen on {listen}: {error}", hint=hint) from error
+        with short_path(socket) as path:
+            servers.append(await loop.create_unix_server(local, path))
+        socket.chmod(0o600)
+        try:
+            servers.append(await loop.create_server(clients, *parse_listen(listen), backlog=_BACKLOG))
+        except (OSError, ValueError) as error:
+            hint = "stop what listens there, or set `listen` in the Host manifest"
+            raise UsageError(f"can't listen on {listen}: {error}", hint=hint) from error
+        yield
+    finally:
+        for server in servers:
+            server.close()
+        socket.unlink(missing_ok=True)

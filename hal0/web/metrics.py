@@ -9,8 +9,12 @@ from prometheus_client import CollectorRegistry, disable_created_metrics, genera
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from hal0.core.breaker import BreakerState
 from hal0.core.state import SlotState
 from hal0.core.status import Snapshot
+from hal0.dispatch.dispatcher import Dispatcher
+from hal0.dispatch.measures import Measures
+from hal0.dispatch.upstreams import Upstreams
 from hal0.loop.reconcile import Reconciler
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
@@ -19,13 +23,16 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series fo
 class Metrics(Collector):
     """Renders the registry, with the current Snapshot in it."""
 
-    def __init__(self, reconciler: Reconciler, registry: CollectorRegistry) -> None:
-        self._reconciler = reconciler
-        self._registry = registry
-        registry.register(self)
+    def __init__(self, dispatcher: Dispatcher, measures: Measures) -> None:
+        self._reconciler = dispatcher.reconciler
+        self._dispatcher = dispatcher
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        self._registry.register(measures)
 
     async def handle(self, _: web.Request) -> web.Response:
         """Answer a scrape."""
+        self._dispatcher.recorder.flush()
         text = generate_latest(self._registry)
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
@@ -33,6 +40,8 @@ class Metrics(Collector):
         """Yield what the Snapshot says."""
         snapshot = self._reconciler.snapshot
         yield from _slots(snapshot)
+        yield from _requests(self._reconciler)
+        yield _upstreams(self._dispatcher.upstreams, snapshot)
         yield _drift(snapshot)
         info = GaugeMetricFamily("hal0_config_info", "The manifests in force", labels=["revision", "generation"])
         info.add_metric([snapshot.revision, str(snapshot.generation)], 1)
@@ -52,6 +61,22 @@ def _slots(snapshot: Snapshot) -> Iterator[Metric]:
         if slot.service and slot.service.memory is not None:
             memory.add_metric([name], float(slot.service.memory))
     yield from (up, state, memory)
+
+
+def _requests(reconciler: Reconciler) -> Iterator[Metric]:
+    flight = GaugeMetricFamily("hal0_requests_in_flight", "Requests that an engine works on", labels=["slot"])
+    queued = GaugeMetricFamily("hal0_requests_queued", "Requests that wait for a slot", labels=["slot"])
+    for name in reconciler.snapshot.slots:
+        flight.add_metric([name], reconciler.demands.serving(name))
+        queued.add_metric([name], reconciler.demands.waiting(name))
+    yield from (flight, queued)
+
+
+def _upstreams(upstreams: Upstreams, snapshot: Snapshot) -> Metric:
+    up = GaugeMetricFamily("hal0_upstream_up", "Whether an upstream's circuit breaker is closed", labels=["upstream"])
+    for name, spec in snapshot.upstreams.items():
+        up.add_metric([name], float(upstreams.state(spec)[0] is BreakerState.CLOSED))
+    return up
 
 
 def _drift(snapshot: Snapshot) -> Metric:

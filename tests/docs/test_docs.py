@@ -9,46 +9,56 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast, get_args, get_type_hints
+from types import SimpleNamespace
+from typing import Any, get_args, get_type_hints
 
 import pytest
-from aiohttp import ClientSession
-from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from hal0.cli.app import app
-from hal0.core import schema
+from hal0.core import fields, schema
+from hal0.core.breaker import BreakerState
 from hal0.core.conditions import ConditionType
 from hal0.core.documents import parse_file
+from hal0.core.endpoints import ENDPOINTS, engine_paths
 from hal0.core.observed import Activity
-from hal0.core.quantity import show_duration
+from hal0.core.quantity import parse_size, show_duration
+from hal0.core.routes import Rule
 from hal0.core.state import EDGES, SlotState
-from hal0.core.steps import Action
+from hal0.core.steps import Action, StepKind
 from hal0.core.validate import validate
-from hal0.dispatch.dispatcher import Dispatcher
 from hal0.dispatch.measures import Measures
-from hal0.loop.reconcile import Reconciler
 from hal0.web.app import make_app
+from hal0.web.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.rglob("*.md"))
+PAGES = ["../README.md", *sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))]
 UPDATE = bool(os.environ.get("HAL0_UPDATE_DOCS"))
 
 _WORDS: tuple[tuple[object, str], ...] = (
-    (schema.Name, "name"),
-    (schema.ModelId, "model id"),
-    (schema.Line, "text, one line"),
-    (schema.Args, "list of words"),
-    (schema.Env, "table of texts"),
-    (schema.Duration, "duration (seconds)"),
-    (schema.Size, "size (bytes)"),
-    (schema.Port, "port, 1-65535"),
-    (schema.Tokens, "whole number (tokens)"),
-    (list[schema.ModelId], "list of model ids"),
-    (list[schema.Line], "list of texts"),
+    (fields.Name, "name"),
+    (fields.ModelId, "model id"),
+    (fields.Line, "text, one line"),
+    (fields.Args, "list of words"),
+    (fields.Env, "table of texts"),
+    (fields.Duration, "duration (seconds)"),
+    (fields.Size, "size (bytes)"),
+    (fields.Port, "port, 1-65535"),
+    (fields.Tokens, "whole number (tokens)"),
+    (fields.Positive, "whole number, 1 or more"),
+    (fields.Count, "whole number, 0 or more"),
+    (fields.BaseUrl, "address of an API"),
+    (fields.Variable, "name of a variable"),
+    (fields.AbsolutePath, "absolute path"),
+    (fields.Credential, "name of a credential"),
+    (list[fields.ModelId], "list of model ids"),
+    (list[fields.Line], "list of texts"),
+    (dict[fields.EnginePath, fields.EnginePath], "table of paths"),
+    (dict[fields.HeaderName, fields.Line], "table of texts"),
+    (schema.SecretManifest, "place of a secret"),
     (str, "text"),
     (bool, "true or false"),
     (float, "number"),
@@ -73,6 +83,15 @@ EXAMPLES: dict[str, dict[str, str]] = {
         "limits.memory": "8Gi",
         "limits.cpus": "4",
         "defaults": "{temperature: 0.7}",
+        "strip": "[logprobs]",
+        "set": "{cache_prompt: true}",
+        "load_wait": "30s",
+        "queue": "64",
+        "concurrency": "4",
+        "max_keep_alive": "4h",
+        "abort": "drain",
+        "drain_timeout": "2m",
+        "fallback": "[small, cloud/big-model]",
         "suspend": "true",
         "drift": "heal-when-idle",
     },
@@ -98,8 +117,28 @@ EXAMPLES: dict[str, dict[str, str]] = {
         "mounts": "['/srv/cache:/cache:ro']",
         "port": "8080",
         "probe": "/health",
+        "paths": "{/v1/audio/transcriptions: /inference}",
         "start_deadline": "10m",
         "stop_timeout": "20s",
+    },
+    "Upstream": {
+        "kind": "Upstream",
+        "name": "cloud",
+        "base_url": "https://api.example.com/v1",
+        "api": "anthropic",
+        "api_key": "{credential: cloud-key}",
+        "api_key.env": "CLOUD_KEY",
+        "api_key.file": "/etc/hal0/keys/cloud",
+        "api_key.credential": "cloud-key",
+        "models": "[big-model, small-model]",
+        "refresh": "1h",
+        "prefix": "theirs/",
+        "headers": "{X-Project: home}",
+        "connect_timeout": "2s",
+        "idle_timeout": "5m",
+        "failures": "3",
+        "cooldown": "1m",
+        "fallback": "[chat]",
     },
     "Host": {
         "kind": "Host",
@@ -109,6 +148,12 @@ EXAMPLES: dict[str, dict[str, str]] = {
         "slot_ports": "8081-8099",
         "image_registry": "registry.example/mirror",
         "resync": "30s",
+        "load_wait": "1m",
+        "max_body": "256Mi",
+        "api_keys": "{file: /etc/hal0/keys/clients}",
+        "api_keys.env": "CLIENT_KEYS",
+        "api_keys.file": "/etc/hal0/keys/clients",
+        "api_keys.credential": "client-keys",
     },
 }
 
@@ -166,7 +211,11 @@ def default_words(field: FieldInfo, words: str) -> str:
     if value is None or value in ([], {}):
         return "none"
     if words.startswith("duration"):
-        return f"`{show_duration(value)}`".replace("m0s", "m")
+        return f"`{show_duration(value)}`".replace("m0s", "m").replace(".0s", "s")
+    if words.startswith("size"):
+        text = f"{value // 2**20}Mi"
+        assert parse_size(text) == value
+        return f"`{text}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
@@ -175,11 +224,17 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, s
     hints = get_type_hints(model, include_extras=True)
     for name, field in model.model_fields.items():
         hint = hints[name]
-        if isinstance(hint, type) and issubclass(hint, BaseModel):
-            yield from keys(hint, f"{prefix}{name}.")
-            continue
-        words = type_words(hint)
-        yield f"{prefix}{name}", words, default_words(field, words), field.description or ""
+        if (part := nested(hint)) is None or field.description:
+            words = type_words(hint)
+            yield f"{prefix}{name}", words, default_words(field, words), field.description or ""
+        if part is not None:
+            yield from keys(part, f"{prefix}{name}.")
+
+
+def nested(hint: Any) -> type[BaseModel] | None:
+    """Return the model of a part that is a table with keys of its own; it may be left out where None is allowed."""
+    options = [option for option in (hint, *get_args(hint)) if isinstance(option, type)]
+    return next((option for option in options if issubclass(option, BaseModel)), None)
 
 
 def yaml_key(key: str, value: str) -> str:
@@ -212,7 +267,7 @@ def code_blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", [str(path.relative_to(DOCS)) for path in PAGES])
+@pytest.mark.parametrize("name", PAGES)
 def test_every_manifest_that_is_shown_is_valid(name: str) -> None:
     for language in ("yaml", "toml"):
         for block in code_blocks(page(name), language):
@@ -272,15 +327,25 @@ def modules(*folders: str) -> list[Path]:
     return [path for folder in folders for path in sorted((ROOT / "hal0" / folder).glob("*.py"))]
 
 
+ANSWERS = {"Refusal", "Unreadable", "error_body", "error_response"}
+"""What is called with a status and a code."""
+
+
 def error_codes() -> set[str]:
-    """Return what stands for a code in calls of ``error_response`` and ``error_body``, and every dotted word."""
-    found = {text for text in texts(*modules("dispatch", "web")) if re.fullmatch(r"[a-z]+\.[a-z_]+", text)}
-    for path in modules("dispatch", "web"):
+    """Return what stands for a code where an error is made, and every dotted word."""
+    paths = [*modules("dispatch", "web"), ROOT / "hal0" / "core" / "routes.py"]
+    found = {text for text in texts(*paths) if re.fullmatch(r"[a-z]+\.[a-z_]+", text)}
+    for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "error_response":
+            if isinstance(node, ast.Call) and called(node) in ANSWERS and len(node.args) > 1:
                 code = node.args[1]
                 found |= {str(code.value)} if isinstance(code, ast.Constant) else set()
     return found
+
+
+def called(node: ast.Call) -> str:
+    """Return the bare name of what is called."""
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
 def reasons() -> set[str]:
@@ -296,12 +361,12 @@ def metrics() -> set[str]:
 
 
 def api_routes() -> set[str]:
-    registry = CollectorRegistry()
-    nobody = cast("Reconciler", None)
-    dispatcher = Dispatcher(nobody, cast("ClientSession", None), Measures(registry))
-    found = make_app(nobody, dispatcher, registry).router.routes()
+    """Return the routes of the aiohttp application, and those that the dispatcher takes before it."""
+    dispatcher: Any = SimpleNamespace(reconciler=None)
+    found = make_app(dispatcher, Metrics(dispatcher, Measures()), is_local=True).router.routes()
     paths = {(route.method, route.resource.canonical) for route in found if route.resource and route.method != "HEAD"}
-    return {f"{method} {path}" for method, path in paths}
+    own = {"GET /v1/models", "GET /v1/models/{name}", *(f"POST {path}" for path in ENDPOINTS)}
+    return own | {f"{method} {path}" for method, path in paths}
 
 
 def test_every_error_code_is_listed() -> None:
@@ -330,6 +395,31 @@ def test_every_route_is_listed() -> None:
     assert missing(api_routes(), "api.md") == []
 
 
+def test_every_endpoint_is_in_its_table() -> None:
+    paths = engine_paths(schema.Engine.LLAMA_SERVER, {})
+    lines = [
+        (
+            f"`POST {path}`",
+            f"`{endpoint.type}`",
+            "form" if endpoint.is_form else "JSON",
+            "any" if endpoint.takes_any else "a known one",
+            f"`{paths.get(path, path)}`",
+            endpoint.api.value,
+        )
+        for path, endpoint in ENDPOINTS.items()
+    ]
+    head = ("endpoint", "slot type", "body", "model", "llama-server's", "errors")
+    generated("api.md", "endpoints", rows(head, lines))
+
+
+def test_every_rule_and_every_state_of_a_breaker_is_listed() -> None:
+    assert missing([*(rule.value for rule in Rule), *(state.value for state in BreakerState)], "api.md") == []
+
+
+def test_every_step_is_listed() -> None:
+    assert missing((kind.name.lower().replace("_", "-") for kind in StepKind), "status.md") == []
+
+
 def test_every_environment_variable_is_listed() -> None:
     found = {text for text in texts(*modules("cli", "host", "loop")) if re.fullmatch(r"HAL0_[A-Z]+", text)}
     assert missing(found, "operations.md") == []
@@ -343,7 +433,7 @@ def test_every_module_is_in_the_architecture() -> None:
 # The pages themselves.
 
 
-@pytest.mark.parametrize("name", [str(path.relative_to(DOCS)) for path in PAGES])
+@pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name: str) -> None:
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page(name)):
         assert (DOCS / name).parent.joinpath(link).exists(), link

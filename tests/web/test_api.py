@@ -8,25 +8,21 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientPayloadError, ClientSession
+from plane import Bench, bench_of, engine_on, gated, models_listed, served, served_on_tcp, sse, until, upstream
 from prometheus_client.parser import text_string_to_metric_families
 from scenes import MODEL, Scene, slot, slots
 
+from hal0.core.observed import ProbeResult
 from hal0.core.state import SlotState
 from hal0.errors import HostUnreachable, UsageError
 from hal0.web.app import serving
 
-from .conftest import Bench, served, served_on_tcp
-
 METRICS = {
-    "hal0_slot_up",
-    "hal0_slot_state",
-    "hal0_slot_memory_bytes",
-    "hal0_drift",
-    "hal0_config_info",
-    "hal0_observe_age_seconds",
-    "hal0_requests",
-    "hal0_request_duration_seconds",
-    "hal0_requests_in_flight",
+    *("hal0_slot_up", "hal0_slot_state", "hal0_slot_memory_bytes", "hal0_slot_load_seconds", "hal0_drift"),
+    *("hal0_config_info", "hal0_observe_age_seconds", "hal0_upstream_up"),
+    *("hal0_requests", "hal0_requests_in_flight", "hal0_requests_queued"),
+    *("hal0_request_duration_seconds", "hal0_request_queue_seconds", "hal0_time_to_first_token_seconds"),
+    *("hal0_inter_token_latency_seconds", "hal0_prompt_tokens", "hal0_generation_tokens"),
 }
 
 
@@ -299,7 +295,7 @@ async def test_metrics_tell_of_slots_requests_drift_and_the_manifests_in_force(b
         ("404", "/v1/chat/completions", ""): 1,
     }
     assert found["hal0_request_duration_seconds_count"] == {("chat",): 1, ("",): 1}
-    assert found["hal0_requests_in_flight"] == {("chat",): 0}
+    assert found["hal0_requests_in_flight"] == found["hal0_requests_queued"] == {("chat",): 0}
 
 
 async def test_drift_that_is_not_healed_is_a_metric(bench: Bench) -> None:
@@ -317,3 +313,110 @@ async def test_a_scrape_before_the_first_look_is_no_error(scene: Scene) -> None:
     async with served(scene) as (client, _):
         found = await scraped(client)
     assert "hal0_slot_up" not in found
+
+
+async def test_a_request_in_flight_and_one_that_waits_are_metrics(scene: Scene) -> None:
+    gate = asyncio.Event()
+    async with engine_on(answer=gated(gate)) as engine, bench_of(scene, engine, concurrency=1) as bench:
+        asking = [asyncio.create_task(bench.ask()) for _ in range(3)]
+        await until(lambda: scene.reconciler.demands.waiting("chat") == 2)
+        found = await scraped(bench.client)
+        assert found["hal0_requests_in_flight"] == {("chat",): 1}
+        assert found["hal0_requests_queued"] == {("chat",): 2}
+        gate.set()
+        for answer in await asyncio.gather(*asking):
+            answer.close()
+
+
+async def test_tokens_and_their_times_are_metrics_as_the_engine_tells_them(bench: Bench) -> None:
+    usage = b'{"usage":{"prompt_tokens":7,"completion_tokens":3}}'
+    bench.engine.answer = sse(b"data: 1\n\n", b"data: " + usage + b"\n\n", b"data: [DONE]\n\n")
+    async with await bench.ask({"stream": True}) as answer:
+        await answer.read()
+    found = await scraped(bench.client)
+    assert found["hal0_prompt_tokens_total"] == {("chat",): 7}
+    assert found["hal0_generation_tokens_total"] == {("chat",): 3}
+    assert found["hal0_time_to_first_token_seconds_count"] == {("chat",): 1}
+    assert found["hal0_inter_token_latency_seconds_count"] == {("chat",): 1}
+    assert found["hal0_request_queue_seconds_count"] == {("chat",): 1}
+
+
+async def test_the_time_that_a_load_takes_is_a_metric(scene: Scene) -> None:
+    scene.prober.answers["chat"] = ProbeResult.LOADING
+    async with served(scene) as (client, _):
+        scene.declare(slots("chat"))
+        await scene.pass_(4)
+        del scene.prober.answers["chat"]
+        await scene.pass_(1)
+        found = await scraped(client)
+    assert found["hal0_slot_load_seconds_count"] == {("chat",): 1}
+    assert found["hal0_slot_load_seconds_sum"][("chat",)] == pytest.approx(4, abs=1)
+
+
+# Routes and upstreams.
+
+
+async def test_a_route_is_explained_and_nothing_is_asked(bench: Bench) -> None:
+    found = await fetched(bench.client, "/api/route?model=gpt-4o")
+    assert (found["model"], found["path"], found["rule"]) == ("gpt-4o", "/v1/chat/completions", "loaded")
+    assert found["target"] == {
+        "kind": "slot",
+        "name": "chat",
+        "model": "m",
+        "url": f"http://127.0.0.1:{bench.engine.port}/v1/chat/completions",
+        "state": "ready",
+        "ready": True,
+    }
+    assert bench.engine.asked == []
+    assert bench.scene.reconciler.demands.all == {}
+
+
+async def test_a_route_says_the_code_where_it_leads_nowhere(local: ClientSession) -> None:
+    found = await fetched(local, "/api/route?model=nobody&path=completions")
+    assert (found["rule"], found["code"], found["target"]) == ("none", "model.not_found", None)
+    found = await fetched(local, "/api/route?path=/v1/embeddings")
+    assert (found["rule"], found["code"], found["target"]) == ("default", "request.no_model", None)
+
+
+async def test_a_route_of_a_path_that_is_none_is_the_clients_mistake(local: ClientSession) -> None:
+    found = await fetched(local, "/api/route?model=chat&path=/v1/chat/completion", 400)
+    assert "/v1/chat/completions" in found["error"]["message"]
+
+
+async def test_a_route_tells_of_fallbacks_and_asks_upstreams_what_they_have(scene: Scene) -> None:
+    async with engine_on(answer=models_listed("big")) as engine:
+        url = f"http://127.0.0.1:{engine.port}/v1"
+        scene.declare(MODEL, slot("chat", fallback="[far/big]"), upstream("far", url))
+        await scene.settle()
+        async with served(scene) as (client, _):
+            found = await fetched(client, "/api/route?model=big")
+            assert (found["rule"], found["target"]["url"]) == ("upstream", f"{url}/chat/completions")
+            (fallback,) = (await fetched(client, "/api/route?model=chat"))["fallback"]
+    assert (fallback["model"], fallback["target"]["name"], fallback["target"]["model"]) == ("far/big", "far", "big")
+    assert [request.path for request in engine.asked] == ["/v1/models"]
+
+
+async def test_upstreams_are_shown_with_their_breakers_and_what_they_list(scene: Scene) -> None:
+    async with engine_on(answer=models_listed("a", "b")) as engine:
+        url = f"http://127.0.0.1:{engine.port}/v1"
+        scene.declare(upstream("far", url, prefix="f/"))
+        await scene.settle()
+        async with served(scene) as (client, _):
+            await until(lambda: engine.asked)
+            await fetched(client, "/api/route?model=a")
+            found = await fetched(client, "/api/upstreams")
+            metrics = await scraped(client)
+    assert found["version"] == 1
+    assert found["upstreams"] == [
+        {
+            "name": "far",
+            "base_url": url,
+            "api": "openai",
+            "prefix": "f/",
+            "breaker": "closed",
+            "error": "",
+            "list_error": "",
+            "models": ["a", "b"],
+        }
+    ]
+    assert metrics["hal0_upstream_up"] == {("far",): 1}

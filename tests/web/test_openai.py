@@ -11,11 +11,10 @@ import pytest
 from aiohttp import web
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionUserMessageParam
+from plane import Bench, awake, served_on_tcp
 from scenes import Scene, slots
 
 from hal0.errors import StepFailed
-
-from .conftest import Bench, served_on_tcp
 
 MESSAGES: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "Say hello."}]
 CHAT = {
@@ -91,7 +90,7 @@ async def test_the_list_of_models(client: AsyncOpenAI) -> None:
 
 
 async def test_an_unknown_model_is_its_not_found_error(client: AsyncOpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="no slot serves 'caht'") as caught:
+    with pytest.raises(openai.NotFoundError, match="no slot and no upstream has it: 'caht'") as caught:
         await client.completions.create(model="caht", prompt="x")
     assert (caught.value.code, caught.value.param, caught.value.type) == (
         "model.not_found",
@@ -104,7 +103,7 @@ async def test_a_slot_that_failed_is_its_internal_server_error_and_is_not_tried_
     scene.runtime.faults["start chat"] = StepFailed("no such device")
     scene.declare(slots("chat"))
     await scene.pass_(3600)
-    async with client_of(scene) as client:
+    async with client_of(scene) as client, awake(scene):
         with pytest.raises(openai.InternalServerError, match="no such device") as caught:
             await client.with_options(max_retries=5).completions.create(model="chat", prompt="x")
     assert caught.value.code == "slot.load_failed"

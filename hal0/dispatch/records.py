@@ -1,0 +1,98 @@
+"""What became of each request: one log line and its measures, written in batches off the request's path."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+
+from hal0.dispatch.connection import Connection
+from hal0.dispatch.measures import Measures
+from hal0.dispatch.usage import Usage, usage
+
+_log = logging.getLogger("hal0.requests")
+_INTERVAL = 0.25
+_LONGEST = 200
+_NO_USAGE = Usage()
+
+
+@dataclass(slots=True)
+class Record:
+    """One request. Times are of the monotonic clock; ``first`` and ``last`` are of an answer's bytes, 0 for none.
+
+    ``outcome`` is ``ok``, a code of docs/errors.md, or ``client.gone``; ``slot`` is what it is counted under.
+    """
+
+    id: str
+    endpoint: str
+    began: float = field(default_factory=time.monotonic)
+    model: str | None = None
+    slot: str = ""
+    target: str = ""
+    rule: str = ""
+    reason: str = ""
+    revision: str = ""
+    outcome: str = "ok"
+    status: int = 0
+    queued: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
+    ended: float = 0.0
+    is_stream: bool = False
+    opening: bytes = b""
+    tail: bytes = b""
+
+    @property
+    def told(self) -> bytes:
+        """What every answer says of how it came about, as lines of its head."""
+        revision = f"x-hal0-revision: {self.revision}\r\n" if self.revision else ""
+        return f"x-request-id: {self.id}\r\n{revision}".encode()
+
+    def answered(self, connection: Connection) -> None:
+        """Take what an answer on a connection tells."""
+        self.first, self.last = connection.first_at, connection.last_at
+        self.is_stream = connection.head is not None and connection.head.is_event_stream
+        self.opening, self.tail = connection.opening, connection.tail
+
+    def usage(self) -> Usage:
+        """Return the tokens that the answer tells of."""
+        return usage(self.opening, self.tail) if self.tail else _NO_USAGE
+
+    def line(self) -> str:
+        """Return the record as ``key=value`` pairs, values quoted as JSON where they may hold anything."""
+        model = "-" if self.model is None else json.dumps(self.model[:_LONGEST])
+        milliseconds = (self.ended - self.began) * 1000
+        return (
+            f"request id={self.id} path={self.endpoint} model={model} target={self.target or '-'} "
+            f"rule={self.rule or '-'} reason={json.dumps(self.reason[:_LONGEST])} revision={self.revision or '-'} "
+            f"outcome={self.outcome} status={self.status} ms={milliseconds:.1f}"
+        )
+
+
+@dataclass
+class Recorder:
+    """Keeps records until the next batch: a line written for each request would cost more than the rest of it."""
+
+    measures: Measures
+    _records: list[Record] = field(default_factory=list)
+
+    def add(self, record: Record) -> None:
+        """Take a record whose request has ended."""
+        record.ended = time.monotonic()
+        self._records.append(record)
+
+    async def run(self) -> None:
+        """Write batches for ever."""
+        while True:
+            await asyncio.sleep(_INTERVAL)
+            self.flush()
+
+    def flush(self) -> None:
+        """Count and write what there is."""
+        records, self._records = self._records, []
+        for record in records:
+            self.measures.take(record, record.usage())
+        if records and _log.isEnabledFor(logging.INFO):
+            _log.info("\n".join([record.line() for record in records]))
