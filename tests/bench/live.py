@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import report, tiny_image
-from bench.measure import Row, Skipped
+from bench.measure import Row, Rows, Skipped
 from realhost import requirements
 from realhost.box import Box, BoxError
 from realhost.conftest import REPOSITORY, hidden_paths
@@ -37,7 +37,7 @@ path: m.gguf
 _START_AIM_S, _NOTICE_AIM_S, _MEMORY_AIM_MB, _IDLE_AIM_PERCENT = 1.0, 1.0, 80.0, 0.5
 
 
-def rows() -> Iterator[Row]:
+def rows() -> Rows:
     """Measure all of it, in one box."""
     with _host() as host:
         names = [f"slot-{number:02}" for number in range(SLOTS)]

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class Daemon:
 
     env: Mapping[str, str]
     port: int
+    pid: int
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -55,32 +56,34 @@ def daemon(manifests: Mapping[str, str]) -> Iterator[Daemon]:
             (root / file).write_text(text)
         (Path(name) / "m.gguf").write_bytes(b"GGUF")
         env = environment(HAL0_STATE=f"{name}/state", HAL0_RUN=f"{name}/run", HAL0_MODELS=name)
-        with _process(root, port, env, Path(name, "log")):
-            yield Daemon(env, port)
+        argv = [str(HAL0), "serve", str(root), "--runtime", "process", "--listen", f"127.0.0.1:{port}"]
+        with server(argv, port, env, Path(name, "log")) as pid:
+            yield Daemon(env, port, pid)
 
 
 @contextmanager
-def _process(root: Path, port: int, env: Mapping[str, str], log: Path) -> Iterator[None]:
-    argv = [str(HAL0), "serve", str(root), "--runtime", "process", "--listen", f"127.0.0.1:{port}"]
+def server(argv: Sequence[str], port: int, env: Mapping[str, str], log: Path) -> Iterator[int]:
+    """Run a program until it is no longer wanted; its pid is given as soon as it listens."""
     with log.open("w") as out:
         child = subprocess.Popen(argv, env=dict(env), stdin=subprocess.DEVNULL, stdout=out, stderr=out)
     try:
-        _await_port(port, child, log)
-        yield
+        _await_port(port, child, f"{argv[0]} does not serve", log)
+        yield child.pid
     finally:
         child.send_signal(signal.SIGTERM)
         try:
-            child.wait(_DEADLINE_S)
-        except subprocess.TimeoutExpired:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_DEADLINE_S)
+        finally:
             child.kill()
             child.wait()
 
 
-def _await_port(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
+def _await_port(port: int, child: subprocess.Popen[bytes], complaint: str, log: Path) -> None:
     deadline = time.monotonic() + _DEADLINE_S
     while time.monotonic() < deadline and child.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(_POLL_S)
-    raise RuntimeError(f"the daemon does not serve:\n{log.read_text()}")
+    raise RuntimeError(f"{complaint}:\n{log.read_text()}")

@@ -7,7 +7,7 @@ import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -17,13 +17,17 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """One measured thing: its values in the order they were taken. ``aim`` is what the median should be below."""
+    """One measured thing: its values in the order they were taken.
+
+    ``aim`` is what the median should not exceed or, with ``at_least``, what it should reach.
+    """
 
     name: str
     unit: str
     values: tuple[float, ...]
     aim: float | None = None
     note: str = ""
+    at_least: bool = False
 
     @property
     def median(self) -> float:
@@ -31,7 +35,13 @@ class Row:
 
     @property
     def is_met(self) -> bool | None:
-        return None if self.aim is None else self.median <= self.aim
+        if self.aim is None:
+            return None
+        return self.median >= self.aim if self.at_least else self.median <= self.aim
+
+
+Rows = Generator[Row, None, None]
+"""What a section yields, each row as soon as it is known; closed early, it ends what it started."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from bench.measure import Row, milliseconds
+from bench.measure import Row, Rows, milliseconds
 from fakes import FakeHost
 from worlds import FACTS, SEEDS, TEMPLATES
 
@@ -55,7 +55,7 @@ limits:
 """
 
 
-def rows() -> Iterator[Row]:
+def rows() -> Rows:
     """Measure all of it."""
     manifests = _manifests(4096)
     yield from _plans(manifests)

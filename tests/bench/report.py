@@ -37,10 +37,13 @@ def line(row: Row) -> str:
     """Return a row as it stands in the table."""
     spread = f"({number(min(row.values))}..{number(max(row.values))}, n={len(row.values)})" if row.values[1:] else ""
     verdict = {True: "ok", False: "MISSED", None: ""}[row.is_met]
-    aim = f"aim <= {number(row.aim)} {row.unit}".rstrip() if row.aim is not None else ""
     note = f"  [{row.note}]" if row.note else ""
     value = f"{number(row.median):>9} {row.unit:<5} {spread:<26}"
-    return f"  {row.name:<{_NAME_WIDTH}} {value} {aim:<17} {verdict}{note}".rstrip()
+    return f"  {row.name:<{_NAME_WIDTH}} {value} {_aim(row):<17} {verdict}{note}".rstrip()
+
+
+def _aim(row: Row) -> str:
+    return f"aim {'>=' if row.at_least else '<='} {number(row.aim)} {row.unit}".rstrip() if row.aim is not None else ""
 
 
 def number(value: float) -> str:
@@ -84,6 +87,7 @@ def _row(row: Row) -> dict[str, Any]:
         "min": round(min(row.values), 4),
         "max": round(max(row.values), 4),
         "aim": row.aim,
+        "at_least": row.at_least,
         "met": row.is_met,
         "note": row.note,
         "values": [round(value, 4) for value in row.values],
@@ -96,7 +100,7 @@ def summary(outcomes: Sequence[Outcome]) -> Iterator[str]:
     missed = [row for row in aimed if not row.is_met]
     yield f"\n{len(aimed) - len(missed)} of {len(aimed)} aims met" + (":" if missed else "")
     for row in missed:
-        yield f"  missed: {row.name}: {number(row.median)} {row.unit}, aim {number(row.aim or 0)} {row.unit}"
+        yield f"  missed: {row.name}: {number(row.median)} {row.unit}, {_aim(row)}"
 
 
 def say(text: str) -> None:

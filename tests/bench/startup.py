@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 from bench.local import HAL0, daemon, environment
-from bench.measure import Row, Spent, interleaved, ratios
+from bench.measure import Row, Rows, Spent, interleaved, ratios
 
 from hal0.cli.app import app
 
@@ -20,7 +20,7 @@ _BARE = Path(__file__).with_name("bare_typer.py")
 _MODEL = "kind: Model\nname: m\npath: m.gguf\n"
 
 
-def rows() -> Iterator[Row]:
+def rows() -> Rows:
     """Measure the help texts and a listing that asks a daemon."""
     count = commands(app)
     bare, python = "bare typer --help", "python -c pass"
