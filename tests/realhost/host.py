@@ -141,5 +141,5 @@ stop_timeout: 5s
 
 def slot_manifest(name: str, **settings: object) -> str:
     """Return a slot of the tests' engine."""
-    extra = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
-    return f'kind = "Slot"\nname = "{name}"\nmodel = "smollm2"\nprofile = "test"\ncontext_size = 512\n{extra}'
+    made = {"name": name, "model": "smollm2", "profile": "test", "context_size": 512, **settings}
+    return 'kind = "Slot"\n' + "".join(f"{key} = {json.dumps(value)}\n" for key, value in made.items())
