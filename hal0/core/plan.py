@@ -277,7 +277,8 @@ def _held_back(world: World, slot: DesiredSlot, change: Change) -> Change:
 def _backed_off(world: World, change: Change, spec_hash: str = "") -> Change:
     """Return the change, or why it waits where its last try is too fresh."""
     attempt = world.attempts.get(change.slot)
-    if change.steps and attempt and attempt.spec_hash == spec_hash and world.now < not_before(change.slot, attempt):
+    starts = any(step.kind is StepKind.START for step in change.steps) or change.action is Action.DELETE
+    if starts and attempt and attempt.spec_hash == spec_hash and world.now < not_before(change.slot, attempt):
         left = show_duration(not_before(change.slot, attempt) - world.now)
         return _waiting(change, Reason(f"retry {attempt.count}", attempt.error or "did not get ready", f"in {left}"))
     return change

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+_LONGEST = 64
+_MOST_SECONDS = 1e15
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kKMGT]i?)?B?$")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _FACTOR = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -25,9 +27,9 @@ def parse_size(value: object) -> int:
 
 def parse_duration(value: object) -> float:
     """Return seconds for ``90s``, ``15m``, ``1h30m`` or a number of seconds."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_SECONDS:
         return float(value)
-    text = value.strip() if isinstance(value, str) else ""
+    text = value.strip() if isinstance(value, str) and len(value) <= _LONGEST else ""
     parts = _DURATION_PART.findall(text)
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
     if not parts or "".join(number + unit for number, unit in parts) != text or seconds == math.inf:

@@ -138,7 +138,7 @@ def _seconds(said: object, cap: float) -> float:
     """Return a ``keep_alive`` as seconds, as users of Ollama write it: a number, a duration, less than 0 for ever."""
     text = said.strip() if isinstance(said, str) else ""
     is_number = isinstance(said, int | float) and not isinstance(said, bool)
-    if text.startswith("-") or (is_number and said < 0):  # type: ignore[operator]
+    if text.startswith("-") or (is_number and not 0 <= said <= cap):  # type: ignore[operator]
         return cap
     try:
         if text.isdecimal():
@@ -146,7 +146,5 @@ def _seconds(said: object, cap: float) -> float:
         if len(text) > _LONGEST_DURATION:
             raise ValueError("is not a duration: write it like 90s, 15m or 1h30m")  # noqa: TRY301
         return parse_duration(said)
-    except OverflowError:
-        return cap
     except ValueError as error:
         raise Refusal(400, "request.invalid_keep_alive", f"keep_alive {error}", param=_KEEP_ALIVE) from None

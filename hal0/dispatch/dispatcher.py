@@ -90,6 +90,8 @@ class Dispatcher:
 
     def not_found(self, model: str | None, decision: Decision) -> Refusal:
         """Return why a request goes nowhere."""
+        if not self.reconciler.snapshot.is_ready:
+            return Refusal(503, "host.starting", "hal0 has not looked at this host yet", retry_after=1)
         if model is None or decision.code in _STATUS:
             return Refusal(_STATUS.get(decision.code, 404), decision.code, decision.reason, param="model")
         known = [name for name in self.routes.bound if not name.startswith("hal0/")]

@@ -248,7 +248,7 @@ class ClientConnection(asyncio.Protocol):
     # One request after the other.
 
     def _begin_next(self) -> None:
-        if self.task is not None or self._ride is not None or self._full or not self._calls:
+        if self.task or self._ride or self._full or self._ends or not self._calls:
             return
         call = self._calls[0]
         if call.is_complete:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from hal0.core.schedule import Demand
@@ -119,10 +120,9 @@ class Demands:
         if use is None or not use.serving:
             return
         use.drained = use.drained or asyncio.Event()
-        try:
-            await asyncio.wait_for(use.drained.wait(), patience)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await use.drained.wait()
 
     @staticmethod
     def _leave(use: _Use) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 
 class WorkQueue:
@@ -36,7 +37,6 @@ class WorkQueue:
         timeout = None if due is None else max(0.0, due - now)
         if timeout == 0:
             return
-        try:
-            await asyncio.wait_for(self._added.wait(), timeout)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):  # wait_for loses a cancellation that comes with the event
+                await self._added.wait()

@@ -133,7 +133,7 @@ async def _listen(clients: Front, local: Front, listen: str, socket: Path) -> As
     loop, servers = asyncio.get_running_loop(), list[asyncio.Server]()
     try:
         with short_path(socket) as path:
-            servers.append(await loop.create_unix_server(local, path))
+            servers.append(await loop.create_unix_server(local, path, backlog=_BACKLOG))
         socket.chmod(0o600)
         try:
             servers.append(await loop.create_server(clients, *parse_listen(listen), backlog=_BACKLOG))
