@@ -40,9 +40,6 @@ class Client(Protocol):
     def write(self, data: bytes) -> None:
         """Send to the client."""
 
-    async def drain(self) -> None:
-        """Wait until the client has taken what was written."""
-
     def read_on(self) -> None:
         """Take more of the request's body."""
 
@@ -200,10 +197,6 @@ class Call:
     def write(self, data: bytes) -> None:
         """Send a part of the body."""
         self.client.write(data)
-
-    async def drain(self) -> None:
-        """Wait until the client has taken what was written."""
-        await self.client.drain()
 
     def cut(self) -> None:
         """Break the answer off."""

@@ -134,6 +134,7 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send a part of the request."""
         if self.transport is not None:
+            self.touched = self.loop.time()
             self.transport.write(data)
 
     async def drain(self) -> None:

@@ -26,6 +26,8 @@ _SLOW = 60.0
 """Seconds without a byte of a request that has begun."""
 _PATIENCE = 5.0
 _LINGER = 2.0
+_DEAD = 600.0
+"""Seconds that a client may take nothing of its answer."""
 Handler = Callable[[Call], Awaitable[None]]
 
 
@@ -96,8 +98,9 @@ class ClientConnection(asyncio.Protocol):
         self._held = False
         self._ends = False
         self._is_deaf = False
-        self._flow: asyncio.Future[None] | None = None
+        self._is_over = False
         self._full = False
+        self._full_since = 0.0
 
     # What a call does with it.
 
@@ -110,12 +113,6 @@ class ClientConnection(asyncio.Protocol):
         """Send to the client."""
         if self.transport is not None:
             self.transport.write(data)
-
-    async def drain(self) -> None:
-        """Wait until the client has taken what was written."""
-        if self._full and self.transport is not None:
-            self._flow = self._flow or self.loop.create_future()
-            await asyncio.shield(self._flow)
 
     def hold(self) -> None:
         """Read no more for now."""
@@ -140,9 +137,11 @@ class ClientConnection(asyncio.Protocol):
     def expire(self, now: float) -> None:
         """End the connection where its client says nothing for too long."""
         silent = now - self._touched
-        is_awaited = self._reader.is_in_head or bool(self._calls and self._calls[0].is_awaited)
+        is_awaited = self._calls[0].is_awaited if self._calls else self._reader.is_in_head
         if is_awaited and not self._held and silent > _SLOW:
             self._refuse(Unreadable(408, "request.timeout", "the rest of the request did not come"))
+        elif self._full and now - self._full_since > _DEAD:
+            self.cut()
         elif not self._calls and silent > _IDLE:
             self._close()
 
@@ -162,9 +161,8 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's signature)
         """Cancel what is under way: nobody waits for it."""
         self.transport = None
-        self._ends = self._is_deaf = True
+        self._ends = self._is_deaf = self._is_over = True
         self.front.left(self)
-        self._release_flow()
         if self._calls and (source := self._calls[0].source):
             source.resume()
         self._cancel()
@@ -177,22 +175,16 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Hold the answer's source back: the client is slow."""
-        self._full = True
+        self._full, self._full_since = True, self.loop.time()
         if self._calls and (source := self._calls[0].source):
             source.pause()
 
     def resume_writing(self) -> None:
         """Let the answer's source go on."""
         self._full = False
-        self._release_flow()
         if self._calls and (source := self._calls[0].source):
             source.resume()
         self._begin_next()
-
-    def _release_flow(self) -> None:
-        if self._flow is not None and not self._flow.done():
-            self._flow.set_result(None)
-        self._flow = None
 
     def data_received(self, data: bytes) -> None:
         """Take what came, and begin with the first request whose head is there."""
@@ -248,7 +240,7 @@ class ClientConnection(asyncio.Protocol):
     # One request after the other.
 
     def _begin_next(self) -> None:
-        if self.task or self._ride or self._full or self._ends or not self._calls:
+        if self.task or self._ride or self._full or self._is_over or not self._calls:
             return
         call = self._calls[0]
         if call.is_complete:
@@ -302,22 +294,29 @@ class ClientConnection(asyncio.Protocol):
 
     def _end(self, *, is_read: bool) -> None:
         """End; slowly after an answer that came before the end of its request: closed at once, it might not be read."""
-        self._ends = self._is_deaf = True
+        self._ends = self._is_deaf = self._is_over = True
         if is_read or self.transport is None or self.transport.is_closing():
             self._close()
             return
         self.transport.write_eof()
-        self.loop.call_later(_LINGER, self.cut)
+        self.loop.call_later(_LINGER, self._linger)
         self.read_on()
 
+    def _linger(self) -> None:
+        """Cut the connection once the client has taken what was written, or takes nothing of it."""
+        if self.transport is not None and self.transport.get_write_buffer_size():
+            self.loop.call_later(_LINGER, self._linger)
+        else:
+            self.cut()
+
     def _close(self) -> None:
-        self._ends = self._is_deaf = True
+        self._ends = self._is_deaf = self._is_over = True
         if self.transport is not None:
             self.transport.close()
 
     def _refuse(self, error: Unreadable) -> None:
         """Answer what is no request, and end; not in the middle of another's answer."""
-        self._ends = self._is_deaf = True
+        self._ends = self._is_deaf = self._is_over = True
         is_amid = bool(self._calls and self._calls[0].begun)
         self._calls.clear()
         if is_amid:

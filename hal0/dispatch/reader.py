@@ -117,7 +117,9 @@ class Reader:
         parser, self.is_in_head, self._quiet, self._size = self._parser, False, 0, 0
         is_old = parser.get_http_version() == "1.0"
         method, keeps = parser.get_method().decode(), parser.should_keep_alive()
-        self._head = RequestHead(method, self._target, tuple(self._headers), is_old, keeps)
+        self._head = RequestHead(method, _in_origin_form(self._target), tuple(self._headers), is_old, keeps)
+        if is_old and self._head.length is None:
+            raise ValueError("HTTP/1.0 knows no chunks")
         self._events.request_begun(self._head)
 
     def on_body(self, data: bytes) -> None:
@@ -131,6 +133,14 @@ class Reader:
             return
         self._quiet, self.is_between = 0, True
         self._events.request_ended()
+
+
+def _in_origin_form(target: bytes) -> bytes:
+    """Return a target as a path: a client may name the whole address, as it does to a proxy."""
+    if not target[:8].lower().startswith((b"http://", b"https://")):
+        return target
+    _, slash, path = target.partition(b"//")[2].partition(b"/")
+    return slash + path if slash else b"/"
 
 
 def _too_large() -> Unreadable:

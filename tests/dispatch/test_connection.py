@@ -571,8 +571,8 @@ async def test_a_silence_that_a_slow_client_causes_does_not_count() -> None:
         await wire.asked()
         await wire.say(LENGTH)
         (connection,) = wire.pool._busy
-        connection.touched -= 1000
         connection.pause()
+        connection.touched -= 1000
         connection.expire(connection.loop.time())
         connection.resume()
         connection.expire(connection.loop.time())

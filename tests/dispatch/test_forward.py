@@ -448,26 +448,25 @@ def check_the_end(wire: bytes, framed: bytes) -> None:
     assert error_of(answer.body)["code"] == "stream.broken"
 
 
-@pytest.mark.parametrize("at", [len(chunk(EVENTS[0])), len(chunk(EVENTS[0])) - 3, len(chunk(EVENTS[0])) + 2])
+BREAKS = chunk(b"data: 1\r\n\r\ndata: 2\r\n\r\n")
+
+
+@pytest.mark.parametrize("at", range(len(BREAKS) + 1))
 async def test_a_stream_that_turns_into_garbage_ends_in_good_form_or_is_cut_off(at: int) -> None:
-    framed = chunk(EVENTS[0]) + chunk(EVENTS[1])
-    async with engine(saying()) as made:
-        relay = Relay(made.origin)
-        paired = Paired()
-        relay.origin = paired
-        async with door(relay) as opened:
-            client = await opened.client()
-            await client.say(CHAT)
-            await until(lambda: paired.ends)
-            loop = asyncio.get_running_loop()
-            for piece in (SSE + framed[:at], framed[at : len(chunk(EVENTS[0]))] + b"zzz\r\n"):
-                await loop.sock_sendall(paired.ends[0], piece)
-                await turns()
-            wire = await client.rest()
-        check_good_form(wire)
-        relay.pool.close()
-        await turns()
-        paired.ends[0].close()
+    paired = Paired()
+    relay = Relay(paired)
+    async with door(relay) as opened:
+        client = await opened.client()
+        await client.say(CHAT)
+        await until(lambda: paired.ends)
+        loop = asyncio.get_running_loop()
+        for piece in (SSE + BREAKS[:at], BREAKS[at:] + b"zzz\r\n"):
+            await loop.sock_sendall(paired.ends[0], piece)
+            await turns()
+        check_good_form(await client.rest())
+    relay.pool.close()
+    await turns()
+    paired.ends[0].close()
 
 
 def check_good_form(wire: bytes) -> None:

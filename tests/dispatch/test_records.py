@@ -194,7 +194,10 @@ quick = settings(
     phases=[Phase.explicit, Phase.generate],
 )
 FORGED = "x\nrequest id=forged path=/ outcome=ok"
-odd = st.text(min_size=1) | st.text('\n\r\x00\x0b\x1b\x7f\x85\u2028\ud800"\\= ', min_size=1, max_size=20)
+NAMES = {"chat", "m", "gpt-4o"}
+odd = st.text(min_size=1).filter(lambda name: name.lower() not in NAMES) | st.text(
+    '\n\r\x00\x0b\x1b\x7f\x85\u2028\ud800"\\= ', min_size=1, max_size=20
+)
 
 
 @quick
