@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -18,11 +19,22 @@ from hal0.loop.daemon import running, summary
 from hal0.loop.reconcile import Reconciler
 from hal0.web.app import serving
 
+_FILES = 65536
+
 
 def serve(path: Path | None, *, listen: str | None, runtime: str, scope: str | None) -> int:
     """Run until SIGTERM or SIGINT."""
     _log_plainly()
+    _allow_connections()
     return asyncio.run(_serve(settings(path, runtime, scope), listen))
+
+
+def _allow_connections() -> None:
+    """Open as many files as the system lets this process: each request may hold two, and 1,024 is a common limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _log_plainly() -> None:

@@ -58,7 +58,7 @@ class Dispatcher:
         except EngineLost:
             record.outcome = "stream.broken"
         except asyncio.CancelledError:
-            record.outcome = "client.gone"
+            record.left()
             raise
         except Exception:
             record.outcome = "internal"

@@ -82,7 +82,8 @@ class Ride:
 
     def cancel(self) -> None:
         """Give up: the client has gone, and its engine need not go on."""
-        self._record.outcome = "client.gone"
+        self._record.answered(self._connection)
+        self._record.left()
         self._end(is_answered=True)
 
     def _look(self) -> None:

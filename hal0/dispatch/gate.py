@@ -41,6 +41,8 @@ class Gate:
     reconciler: Reconciler
     _flights: dict[str, Flight] = field(default_factory=dict)
     _places: dict[str, deque[asyncio.Future[None]]] = field(default_factory=lambda: defaultdict(deque))
+    _states: dict[str, SlotState] = field(default_factory=dict)
+    """The state of each slot with places before it was in error."""
     _given: Counter[str] = field(default_factory=Counter)
     """Places that were given to requests which have not gone to the engine yet."""
 
@@ -74,7 +76,7 @@ class Gate:
                 began = self._now()
                 await self._for_a_place(name, left)
                 status = self._status(name)
-                if status.state is SlotState.ERROR and status.since >= began:
+                if self._broke(status, began, self._states.get(name)):
                     raise self._failed(status)
             else:
                 await self._for_the_slot(name, left)
@@ -118,6 +120,9 @@ class Gate:
     def _look(self) -> None:
         landed = {name for name, flight in [*self._flights.items()] if self._lands(name, flight)}
         for name, places in self._places.items():
+            slot = self.reconciler.snapshot.slots.get(name)
+            if slot and slot.state is not SlotState.ERROR:
+                self._states[name] = slot.state
             # Who was here before the slot closed goes first: its place is given when they have gone.
             while places and name not in landed and (self._is_down(name) or self.opened(name)):
                 self.leave(name)
@@ -147,10 +152,15 @@ class Gate:
     def _failure(self, slot: SlotStatus, flight: Flight) -> Refusal | None:
         """Return the failure of a load: the slot needs a person, or broke since this wait began."""
         stalled = slot.condition(ConditionType.STALLED).status
-        broke = slot.state is SlotState.ERROR and slot.since > flight.began and flight.state not in _NOT_LOADING
+        broke = self._broke(slot, flight.began, flight.state)
         if not (stalled or broke) or slot.state.is_dispatchable:
             return None
         return self._failed(slot)
+
+    @staticmethod
+    def _broke(slot: SlotStatus, began: float, before: SlotState | None) -> bool:
+        """Return whether a load failed since a wait began. What was up, or being stopped, is healed and waited for."""
+        return slot.state is SlotState.ERROR and slot.since >= began and before not in _NOT_LOADING
 
     def _failed(self, slot: SlotStatus) -> Refusal:
         lines = list(self.reconciler.last_words.of(slot.name))

@@ -7,10 +7,12 @@ import ssl
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from errno import EMFILE, ENFILE
 from functools import cache
 from typing import Protocol
 
 from hal0.dispatch.connection import Connection, EngineLost
+from hal0.dispatch.envelope import Refusal
 from hal0.dispatch.heads import AnswerHead, Remembered
 
 _SWEEP = 1.0
@@ -151,6 +153,9 @@ class Pool:
         except TimeoutError:
             raise EngineUnreachable(f"no connection within {origin.connect_timeout:g} s") from None
         except (OSError, UnicodeError) as error:  # a name that is none is a fault of its encoding
+            if isinstance(error, OSError) and error.errno in {EMFILE, ENFILE}:
+                message = "hal0 may open no more connections: raise LimitNOFILE of its unit"
+                raise Refusal(503, "host.exhausted", message, retry_after=1) from error
             raise EngineUnreachable(str(error)) from error
 
     async def _answered(self, connection: Connection, request: bytes, gap: float, *, headless: bool) -> Connection:

@@ -15,6 +15,7 @@ from hal0.dispatch.usage import Usage, usage
 _log = logging.getLogger("hal0.requests")
 _INTERVAL = 0.25
 _LONGEST = 200
+_LAST_EVENTS = (b"data: [DONE]", b"event: message_stop", b"event: response.completed")
 _NO_USAGE = Usage()
 
 
@@ -49,6 +50,11 @@ class Record:
         """What every answer says of how it came about, as lines of its head."""
         revision = f"x-hal0-revision: {self.revision}\r\n" if self.revision else ""
         return f"x-request-id: {self.id}\r\n{revision}".encode()
+
+    def left(self) -> None:
+        """Note that the client went away: behind the last event of a stream it has all of it, and many do not wait."""
+        has_all = self.is_stream and any(mark in self.tail for mark in _LAST_EVENTS)
+        self.outcome = "ok" if has_all else "client.gone"
 
     def answered(self, connection: Connection) -> None:
         """Take what an answer on a connection tells."""

@@ -13,7 +13,7 @@ from hal0.loop.queue import WorkQueue
 
 _USE_DELAY = 0.2
 """Seconds until a change of demand is seen in the Snapshot: a busy slot must not cost a pass for each request."""
-_HOLD_DELAY = 0.25
+_HOLD_DELAY = 1.0
 """Seconds until a slot is looked at whose engine turned out not to listen: it is not asked again before."""
 
 
