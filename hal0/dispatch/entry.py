@@ -36,7 +36,11 @@ class App:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
-        await loop.connect_accepted_socket(self.protocol, theirs)
+        try:
+            await loop.connect_accepted_socket(self.protocol, theirs)
+        except BaseException:  # the client went away meanwhile
+            ours.close()
+            raise
         _, connection = await loop.create_connection(make, sock=ours)
         return connection
 
