@@ -24,14 +24,10 @@ _NOT_LOADING = frozenset({SlotState.READY, SlotState.SERVING, SlotState.IDLE, Sl
 
 @dataclass
 class Flight:
-    """One wait for one slot, however many requests share it.
-
-    ``began`` is on the loop's clock; ``state`` is the last that the slot was seen in, but for an error.
-    """
+    """One wait for one slot, however many requests share it. ``began`` is on the loop's clock."""
 
     began: float
     landed: asyncio.Future[Refusal | None]
-    state: SlotState
 
 
 @dataclass
@@ -42,7 +38,7 @@ class Gate:
     _flights: dict[str, Flight] = field(default_factory=dict)
     _places: dict[str, deque[asyncio.Future[None]]] = field(default_factory=lambda: defaultdict(deque))
     _states: dict[str, SlotState] = field(default_factory=dict)
-    """The state of each slot with places before it was in error."""
+    """The last state of each slot that requests wait for, but for an error."""
     _given: Counter[str] = field(default_factory=Counter)
     """Places that were given to requests which have not gone to the engine yet."""
 
@@ -76,7 +72,7 @@ class Gate:
                 began = self._now()
                 await self._for_a_place(name, left)
                 status = self._status(name)
-                if self._broke(status, began, self._states.get(name)):
+                if self._broke(status, began):
                     raise self._failed(status)
             else:
                 await self._for_the_slot(name, left)
@@ -111,18 +107,21 @@ class Gate:
         flight = self._flights.get(name)
         if flight is None:
             landed: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
-            flight = Flight(self._now(), landed, self.reconciler.snapshot.slots[name].state)
-            self._flights[name] = flight
+            flight = self._flights[name] = Flight(self._now(), landed)
+            self._note(name)
         await asyncio.wait({flight.landed}, timeout=left)
         if flight.landed.done() and (refusal := flight.landed.result()):
             raise replace(refusal)
 
+    def _note(self, name: str) -> None:
+        slot = self.reconciler.snapshot.slots.get(name)
+        if slot and slot.state is not SlotState.ERROR:
+            self._states[name] = slot.state
+
     def _look(self) -> None:
         landed = {name for name, flight in [*self._flights.items()] if self._lands(name, flight)}
         for name, places in self._places.items():
-            slot = self.reconciler.snapshot.slots.get(name)
-            if slot and slot.state is not SlotState.ERROR:
-                self._states[name] = slot.state
+            self._note(name)
             # Who was here before the slot closed goes first: its place is given when they have gone.
             while places and name not in landed and (self._is_down(name) or self.opened(name)):
                 self.leave(name)
@@ -131,8 +130,7 @@ class Gate:
         """End a wait that this pass decided, and return whether it did."""
         slot = self.reconciler.snapshot.slots.get(name)
         refusal = self._failure(slot, flight) if slot else None
-        if slot and slot.state is not SlotState.ERROR:
-            flight.state = slot.state
+        self._note(name)
         is_over = self._is_gone(name) or not self.reconciler.demands.waiting(name)
         if not (refusal or is_over or self.opened(name)):
             return False
@@ -152,15 +150,14 @@ class Gate:
     def _failure(self, slot: SlotStatus, flight: Flight) -> Refusal | None:
         """Return the failure of a load: the slot needs a person, or broke since this wait began."""
         stalled = slot.condition(ConditionType.STALLED).status
-        broke = self._broke(slot, flight.began, flight.state)
+        broke = self._broke(slot, flight.began)
         if not (stalled or broke) or slot.state.is_dispatchable:
             return None
         return self._failed(slot)
 
-    @staticmethod
-    def _broke(slot: SlotStatus, began: float, before: SlotState | None) -> bool:
+    def _broke(self, slot: SlotStatus, began: float) -> bool:
         """Return whether a load failed since a wait began. What was up, or being stopped, is healed and waited for."""
-        return slot.state is SlotState.ERROR and slot.since >= began and before not in _NOT_LOADING
+        return slot.state is SlotState.ERROR and slot.since >= began and self._states.get(slot.name) not in _NOT_LOADING
 
     def _failed(self, slot: SlotStatus) -> Refusal:
         lines = list(self.reconciler.last_words.of(slot.name))
