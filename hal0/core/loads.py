@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from hal0.core.state import SlotState
 
-_LOADING = frozenset({SlotState.PULLING, SlotState.STARTING, SlotState.WARMING})
+_LOADING = frozenset(state for state in SlotState if state.is_loading)
 _LOADED = frozenset(state for state in SlotState if state.is_dispatchable)
 _SHORTEST = 0.1  # what begins and ends in one look was over before: it tells nothing
 _LONGEST = 3600.0  # nobody waits for that: hal0 was away meanwhile, or the clock was set

@@ -26,6 +26,11 @@ class SlotState(StrEnum):
         """Whether a request may be sent to the slot."""
         return self in {SlotState.READY, SlotState.SERVING, SlotState.IDLE}
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether the slot is on its way to be ready."""
+        return self in {SlotState.PULLING, SlotState.STARTING, SlotState.WARMING}
+
 
 _S = SlotState
 # Of two ways of the same length, the one along the edges that stand first is told.

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from hal0.core.endpoints import Endpoint
 from hal0.core.quantity import parse_duration
-from hal0.core.schema import UpstreamApi
 from hal0.core.spec import SlotSpec
 from hal0.dispatch.body import Body, parse
 from hal0.dispatch.call import BodyTooLarge, Call
@@ -20,7 +19,6 @@ _PEEK = 256 * 1024
 _WAIT = re.compile(rb"(?:^|[,;\s])wait=(\d{1,9})(?:$|[,;\s])")
 _LONGEST_DURATION = 32
 _KEEP_ALIVE = "keep_alive"
-_JSON = "application/json"
 
 
 @dataclass
@@ -41,11 +39,6 @@ class Asked:
     """Whether it can't be sent once more: its body has gone through, or its answer has begun."""
 
     @property
-    def api(self) -> UpstreamApi:
-        """Whose errors the client reads."""
-        return self.endpoint.api
-
-    @property
     def wait(self) -> float | None:
         """How many seconds the client says that it would wait (``Prefer: wait=N``)."""
         found = _WAIT.search(self.call.header(b"prefer"))
@@ -53,7 +46,7 @@ class Asked:
 
     def keep(self, spec: SlotSpec) -> float | None:
         """Return for how long the client wants the slot kept, capped by its manifest; None where it does not say."""
-        said = self.body.data.get(_KEEP_ALIVE) if self.body else None
+        said = self.body.keep_alive if self.body else None
         if said is None:
             return None
         cap = spec.idle_timeout if spec.serving.max_keep_alive is None else spec.serving.max_keep_alive
@@ -119,9 +112,7 @@ def _too_large(call: Call, limit: int) -> Refusal:
 
 async def _peek(call: Call, limit: int) -> tuple[Form, bytes]:
     """Read a form as far as its model, or as far as it is worth looking; return it and the bytes that were read."""
-    said = call.header(b"content-length")
-    if said and int(said) > limit:
-        raise BodyTooLarge
+    call.check_length(limit)
     boundary = boundary_of(call.header(b"content-type").decode("latin-1"))
     if boundary is None:
         raise ValueError("it is no multipart/form-data with a boundary")

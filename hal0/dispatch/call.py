@@ -109,11 +109,14 @@ class Call:
         """Return the whole body where it is there and not larger than that, and leave it to be read again."""
         return b"".join(self._pieces) if self._complete and self._size <= limit else None
 
+    def check_length(self, limit: int) -> None:
+        """Raise ``BodyTooLarge`` for a body that says that it is larger than that."""
+        if (self.head.length or 0) > limit:
+            raise BodyTooLarge
+
     async def read(self, limit: int) -> bytes:
         """Return the whole body. Raises ``BodyTooLarge`` as soon as more than ``limit`` bytes are on the way."""
-        announced = self.header(b"content-length")
-        if announced and int(announced) > limit:
-            raise BodyTooLarge
+        self.check_length(limit)
         while not self._complete and self._size <= limit:
             self.client.read_on()
             await self._more()

@@ -13,13 +13,12 @@ from typing import Protocol, cast
 
 import httptools
 
-from hal0.dispatch.heads import END, AnswerHead, Header, Remembered
+from hal0.dispatch.heads import END, LARGEST_HEAD, AnswerHead, Header, Remembered
 
 _BEGIN = b"HTTP/"
 _KEPT_TAIL = 8192
 _KEPT_OPENING = 2048
 _MOST_HELD = 256 * 1024
-_LARGEST_HEAD = 65536
 
 
 class EngineLost(Exception):
@@ -322,7 +321,7 @@ class Connection(asyncio.Protocol):
             self._fail("its answer does not begin like one")
             return
         if self.head is None:
-            if len(self._raw) > _LARGEST_HEAD:
+            if len(self._raw) > LARGEST_HEAD:
                 self._fail("its answer's head is too large")
             return
         end, raw = _end_of_head(self._raw), self._raw

@@ -11,6 +11,7 @@ from hal0.core.schema import UpstreamApi
 from hal0.dispatch.call import Call
 from hal0.dispatch.connection import Connection, EngineLost, Sink
 from hal0.dispatch.envelope import error_body
+from hal0.dispatch.heads import END, framing
 
 
 def request_head(call: Call, target: str, passed: bytes, own: bytes, length: int | None) -> bytes:
@@ -18,9 +19,8 @@ def request_head(call: Call, target: str, passed: bytes, own: bytes, length: int
 
     ``length`` None is a body of unknown length, sent in chunks.
     """
-    frame = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
     start = f"{call.head.method} {target} HTTP/1.1\r\n".encode("latin-1")
-    return b"".join((start, passed, own, frame, b"\r\n\r\n"))
+    return b"".join((start, passed, own, framing(length), END))
 
 
 async def send_parts(connection: Connection, head: bytes, parts: AsyncIterator[bytes], *, is_chunked: bool) -> None:

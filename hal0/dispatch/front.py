@@ -161,7 +161,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's signature)
         """Cancel what is under way: nobody waits for it."""
         self.transport = None
-        self._ends = self._is_deaf = self._is_over = True
+        self._finish()
         self.front.left(self)
         if self._calls and (source := self._calls[0].source):
             source.resume()
@@ -294,13 +294,17 @@ class ClientConnection(asyncio.Protocol):
 
     def _end(self, *, is_read: bool) -> None:
         """End; slowly after an answer that came before the end of its request: closed at once, it might not be read."""
-        self._ends = self._is_deaf = self._is_over = True
+        self._finish()
         if is_read or self.transport is None or self.transport.is_closing():
             self._close()
             return
         self.transport.write_eof()
         self.loop.call_later(_LINGER, self._linger)
         self.read_on()
+
+    def _finish(self) -> None:
+        """Take no further request, and begin none that is there."""
+        self._ends = self._is_deaf = self._is_over = True
 
     def _linger(self) -> None:
         """Cut the connection once the client has taken what was written, or takes nothing of it."""
@@ -310,13 +314,13 @@ class ClientConnection(asyncio.Protocol):
             self.cut()
 
     def _close(self) -> None:
-        self._ends = self._is_deaf = self._is_over = True
+        self._finish()
         if self.transport is not None:
             self.transport.close()
 
     def _refuse(self, error: Unreadable) -> None:
         """Answer what is no request, and end; not in the middle of another's answer."""
-        self._ends = self._is_deaf = self._is_over = True
+        self._finish()
         is_amid = bool(self._calls and self._calls[0].begun)
         self._calls.clear()
         if is_amid:

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 Header: TypeAlias = tuple[bytes, bytes]
 END = b"\r\n\r\n"
+LARGEST_HEAD = 65536
 _MOST = 512
 _LONGEST = 4096
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
@@ -158,6 +159,11 @@ class Remembered(Generic[T]):
 def lines(headers: Iterable[Header], *, but: frozenset[bytes] = frozenset()) -> bytes:
     """Return headers as lines, each with its end, leaving some out."""
     return b"".join([b"%b: %b\r\n" % header for header in headers if header[0] not in but])
+
+
+def framing(length: int | None) -> bytes:
+    """Return the header that says where a body of a length ends, without the line's end; None is one in chunks."""
+    return b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
 
 
 def _named(headers: Iterable[Header]) -> frozenset[bytes]:

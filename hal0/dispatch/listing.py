@@ -8,10 +8,8 @@ from typing import Any
 
 from hal0.core.routes import Routes, Target
 from hal0.core.schema import SlotType
-from hal0.core.state import SlotState
 from hal0.core.status import SlotStatus, Snapshot
 
-_LOADING = frozenset({SlotState.PULLING, SlotState.STARTING, SlotState.WARMING})
 _MODALITIES: Mapping[SlotType, tuple[list[str], list[str]]] = {
     SlotType.LLM: (["text"], ["text"]),
     SlotType.EMBEDDING: (["text"], ["embedding"]),
@@ -51,7 +49,7 @@ def _entries(snapshot: Snapshot, table: Routes) -> Iterator[dict[str, Any]]:
 def _of_slot(name: str, slot: SlotStatus) -> dict[str, Any]:
     size = slot.spec.context_size
     takes, gives = _MODALITIES[slot.spec.type]
-    state = "loaded" if slot.state.is_dispatchable else "loading" if slot.state in _LOADING else "unloaded"
+    state = "loaded" if slot.state.is_dispatchable else "loading" if slot.state.is_loading else "unloaded"
     return {
         "id": name,
         "object": "model",

@@ -6,9 +6,7 @@ from typing import Protocol
 
 import httptools
 
-from hal0.dispatch.heads import Header, RequestHead
-
-_LARGEST_HEAD = 65536
+from hal0.dispatch.heads import END, LARGEST_HEAD, Header, RequestHead, framing
 
 
 class Unreadable(Exception):
@@ -62,7 +60,7 @@ class Reader:
             except httptools.HttpParserError as error:
                 self._fail(error)
                 return
-            if self._quiet > _LARGEST_HEAD + len(data):  # a line that has no end leads to no call of ours
+            if self._quiet > LARGEST_HEAD + len(data):  # a line that has no end leads to no call of ours
                 raise _too_large()
             return
 
@@ -75,17 +73,15 @@ class Reader:
     def _decline(self) -> None:
         """Go on in HTTP/1.1 after an offer of another protocol: llhttp has let go of the request behind its head."""
         self._parser = httptools.HttpRequestParser(self)
-        length = self._head.length
-        if length != 0:
-            frame = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
+        if self._head.length != 0:
             self._is_resuming = True
-            self._parser.feed_data(b"POST / HTTP/1.1\r\n" + frame + b"\r\n\r\n")
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing(self._head.length) + END)
             self._is_resuming = False
 
     def _measure(self, size: int) -> None:
         self._size += size
         self._quiet = 0
-        if self._size > _LARGEST_HEAD:
+        if self._size > LARGEST_HEAD:
             self._is_too_large = True
             raise ValueError("too large")
 
@@ -144,4 +140,4 @@ def _in_origin_form(target: bytes) -> bytes:
 
 
 def _too_large() -> Unreadable:
-    return Unreadable(431, "request.head_too_large", f"its head is larger than {_LARGEST_HEAD} bytes")
+    return Unreadable(431, "request.head_too_large", f"its head is larger than {LARGEST_HEAD} bytes")

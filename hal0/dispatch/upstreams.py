@@ -147,7 +147,7 @@ class Upstreams:
 
     def succeeded(self, spec: UpstreamSpec) -> None:
         """Note that an upstream answered."""
-        self._breakers.pop(spec.name, None)
+        self._breakers[spec.name] = breaker.succeeded()
 
     def failed(self, spec: UpstreamSpec, error: str) -> None:
         """Note that an upstream did not answer, or with a failure of its own."""
