@@ -31,7 +31,8 @@ class ProbeResult(StrEnum):
 
     UP = "up"  # 200
     LOADING = "loading"  # 503, or not yet listening
-    FAILING = "failing"  # any other answer, or no answer in time
+    FAILING = "failing"  # any other answer
+    LATE = "late"  # no answer in time: it hangs, or it is only starved
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,9 @@ class Service:
 class Instance:
     """What really runs for a slot: a container, or a child process.
 
-    ``command`` is the whole argv that created it. ``spec_hash`` is its ``hal0.spec`` label and ``slot`` its
-    ``hal0.slot`` label (empty: not hal0's). ``image`` is the image's id, not its tag.
+    ``command`` is the whole argv that created it. ``spec_hash`` is its ``hal0.spec`` label, or the hash of the argv and
+    environment that the child was started with. ``slot`` is its ``hal0.slot`` label (empty: not hal0's). ``image`` is
+    the image's id, not its tag.
     """
 
     id: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hal0.core.conditions import Condition, ConditionType, Signs, conditions
 from hal0.core.documents import ManifestError
@@ -14,15 +14,35 @@ from hal0.core.spec import DesiredSlot, HostSpec, SlotSpec, UpstreamSpec
 from hal0.core.state import SlotState
 from hal0.core.steps import Plan
 
-PROBE_PATIENCE = 3
-"""Probes in a row that must fail before a slot that was ready is called an error."""
+PROBE_PATIENCE = 10.0
+"""Seconds for which probes in a row must fail before a slot that was ready is called an error."""
+LATE_PATIENCE = 60.0
+"""The same where one of them got no answer in time: an engine that is starved, say while another loads, still works."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """Looks in a row at which the probe of a slot failed: the ``first`` and the ``last``, on the loop's clock.
+
+    ``late``: at one of them there was no answer in time.
+    """
+
+    first: float
+    last: float
+    late: bool = False
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether patience is over. Only looks count, so one look proves nothing, however long ago it was."""
+        return self.last - self.first >= (LATE_PATIENCE if self.late else PROBE_PATIENCE)
 
 
 @dataclass(frozen=True, slots=True)
 class SlotStatus:
     """Everything a view says of a slot.
 
-    ``since`` is on the loop's clock, ``failures`` are failed probes in a row, ``run`` is the invocation last seen.
+    ``since`` is on the loop's clock, ``failing`` is None unless the last probe failed, ``run`` is the invocation last
+    seen.
     """
 
     name: str
@@ -35,7 +55,7 @@ class SlotStatus:
     service: Service | None = None
     instance: Instance | None = None
     drift: tuple[str, ...] = ()
-    failures: int = 0
+    failing: Failing | None = None
     run: str = ""
 
     def condition(self, kind: ConditionType) -> Condition:
@@ -95,8 +115,8 @@ class Snapshot:
 
 def status(slot: DesiredSlot, seen: SlotObservation, signs: Signs, before: SlotStatus | None) -> SlotStatus:
     """Return the status of a slot that follows on ``before``."""
-    failures = _failures(seen, before, fresh=signs.fresh)
-    state = _state(slot.spec, seen, signs, before, failures)
+    failing = _failing(seen, signs, before)
+    state = _state(slot.spec, seen, signs, before, failing)
     since = before.since if before and before.state is state else signs.now
     return SlotStatus(
         name=slot.spec.name,
@@ -109,24 +129,32 @@ def status(slot: DesiredSlot, seen: SlotObservation, signs: Signs, before: SlotS
         service=known(seen.service),
         instance=known(seen.instance),
         drift=tuple(str(reason) for reason in signs.change.reasons if reason.drift) if signs.change else (),
-        failures=failures,
+        failing=failing,
         run=_run(seen, before),
     )
 
 
-def _failures(seen: SlotObservation, before: SlotStatus | None, *, fresh: bool) -> int:
-    if isinstance(seen.probe, Unknown) or not fresh:
-        return before.failures if before else 0
-    return 0 if seen.probe.value is ProbeResult.UP else (before.failures if before else 0) + 1
+def _failing(seen: SlotObservation, signs: Signs, before: SlotStatus | None) -> Failing | None:
+    earlier = before.failing if before else None
+    if not signs.fresh:
+        return earlier
+    if isinstance(seen.probe, Unknown) or seen.probe.value is ProbeResult.UP:
+        return None  # a look that could not tell ends the row too: nobody knows how the engine was in between
+    late = seen.probe.value is ProbeResult.LATE
+    if earlier is None:
+        return Failing(signs.now, signs.now, late)
+    return replace(earlier, last=signs.now, late=earlier.late or late)
 
 
-def _state(spec: SlotSpec, seen: SlotObservation, signs: Signs, before: SlotStatus | None, failures: int) -> SlotState:
+def _state(
+    spec: SlotSpec, seen: SlotObservation, signs: Signs, before: SlotStatus | None, failing: Failing | None
+) -> SlotState:
     if isinstance(seen.service, Unknown):
         return before.state if before else SlotState.OFFLINE
     activity = seen.service.value.activity if seen.service.value else Activity.INACTIVE
     match activity:
         case Activity.ACTIVE:
-            return _state_of_active(spec, seen, signs, before, failures)
+            return _state_of_active(spec, seen, signs, before, failing)
         case Activity.ACTIVATING | Activity.RESTARTING:
             return SlotState.STARTING
         case Activity.DEACTIVATING:
@@ -140,7 +168,7 @@ def _state(spec: SlotSpec, seen: SlotObservation, signs: Signs, before: SlotStat
 
 
 def _state_of_active(
-    spec: SlotSpec, seen: SlotObservation, signs: Signs, before: SlotStatus | None, failures: int
+    spec: SlotSpec, seen: SlotObservation, signs: Signs, before: SlotStatus | None, failing: Failing | None
 ) -> SlotState:
     if isinstance(seen.probe, Known) and seen.probe.value is ProbeResult.UP:
         return _state_of_ready(spec, signs)
@@ -148,7 +176,7 @@ def _state_of_active(
         return SlotState.WARMING
     is_same_run = _run(seen, before) == before.run
     if before.state.is_dispatchable and is_same_run:
-        return _state_of_ready(spec, signs) if failures < PROBE_PATIENCE else SlotState.ERROR
+        return SlotState.ERROR if failing and failing.is_lasting else _state_of_ready(spec, signs)
     if before.state is SlotState.ERROR and is_same_run:
         return SlotState.ERROR
     is_late = before.state is SlotState.WARMING and signs.now - before.since > spec.start_deadline

@@ -36,7 +36,9 @@ class HttpProber:
                 return _meaning(await _status_line(port, path))
         except _NOT_YET:
             return ProbeResult.LOADING
-        except (OSError, TimeoutError, ValueError):
+        except TimeoutError:
+            return ProbeResult.LATE
+        except (OSError, ValueError):
             return ProbeResult.FAILING
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 import pytest
@@ -19,11 +20,11 @@ from hal0.core.plan import World, plan
 from hal0.core.schedule import Demand, placement
 from hal0.core.spec import Desired, DesiredSlot
 from hal0.core.state import EDGES, SlotState, way
-from hal0.core.status import PROBE_PATIENCE, SlotStatus, Snapshot, status
+from hal0.core.status import LATE_PATIENCE, PROBE_PATIENCE, Failing, SlotStatus, Snapshot, status
 from hal0.core.steps import Action, Change, Reason
 
 ACCEPTED, SYNCED, RUNNING, READY, RECONCILING, STALLED = ConditionType
-UP, LOADING, FAILING = ProbeResult.UP, ProbeResult.LOADING, ProbeResult.FAILING
+UP, LOADING, FAILING, LATE = ProbeResult
 WANTED = desired(slots("chat"))
 CHAT = WANTED.slots["chat"]
 TRIED = Attempt(CHAT.spec_hash, 1, 0.0, "no such device")
@@ -82,6 +83,7 @@ def planned(observation: SlotObservation, wanted: Desired = WANTED) -> Signs:
         (seen(Activity.ACTIVE), Signs(), SlotState.WARMING),
         (seen(Activity.ACTIVE, LOADING), Signs(), SlotState.WARMING),
         (seen(Activity.ACTIVE, FAILING), Signs(), SlotState.WARMING),
+        (seen(Activity.ACTIVE, LATE), Signs(), SlotState.WARMING),
         (seen(Activity.ACTIVE, UP), Signs(), SlotState.READY),
         (seen(Activity.ACTIVE, UP), Signs(demand=Demand(0.0, 1)), SlotState.SERVING),
         (seen(Activity.ACTIVE, UP), Signs(demand=Demand(0.0), now=1e9), SlotState.READY),
@@ -149,31 +151,70 @@ def test_a_slot_on_demand_is_idle_exactly_where_the_schedule_says_to_stop_it(use
     assert (found.state is SlotState.SERVING) is (use.serving > 0)
 
 
-def test_a_ready_slot_survives_two_failed_probes_and_not_three() -> None:
-    current = ready()
-    states = []
-    for now in range(1, PROBE_PATIENCE + 1):
-        current = of(seen(Activity.ACTIVE, FAILING), Signs(now=now), current)
-        states.append(current.state)
-    assert states == [SlotState.READY, SlotState.READY, SlotState.ERROR]
-    assert current.condition(STALLED).reason == "NotReady"
+def probed(*told: tuple[float, ProbeResult | None]) -> SlotStatus:
+    """Return the status of a slot that was ready at 0.0, after looks at some times; None could not tell."""
+    return after((seen(Activity.ACTIVE, UP), Signs()), *[(seen(Activity.ACTIVE, p), Signs(now=now)) for now, p in told])
 
 
-def test_failed_probes_must_be_in_a_row() -> None:
-    failing, up = (seen(Activity.ACTIVE, FAILING), Signs()), (seen(Activity.ACTIVE, UP), Signs())
-    assert after(up, failing, failing, up, failing, failing).state is SlotState.READY
+@pytest.mark.parametrize(
+    ("probe", "patience"), [(FAILING, PROBE_PATIENCE), (LOADING, PROBE_PATIENCE), (LATE, LATE_PATIENCE)]
+)
+def test_a_ready_slot_is_an_error_once_its_probe_has_failed_for_as_long_as_patience_lasts(
+    probe: ProbeResult, patience: float
+) -> None:
+    first = (5.0, probe)
+    assert probed(first, (4.9 + patience, probe)).state is SlotState.READY
+    failed = probed(first, (5.0 + patience, probe))
+    assert failed.state is SlotState.ERROR
+    assert failed.condition(STALLED).reason == "NotReady"
 
 
-def test_a_failed_probe_that_is_not_fresh_is_not_counted_again() -> None:
+def test_looks_that_come_quickly_use_up_no_patience() -> None:
+    hurried = probed(*[(1.0 + number / 100, FAILING) for number in range(100)])
+    assert hurried.state is SlotState.READY
+    assert condition(hurried, READY) == (False, "ProbeFailing")
+
+
+def test_one_failed_look_proves_nothing_however_long_it_is_ago() -> None:
     failing = seen(Activity.ACTIVE, FAILING)
-    stale = (failing, Signs(fresh=False))
-    assert after((seen(Activity.ACTIVE, UP), Signs()), (failing, Signs()), stale, stale, stale).failures == 1
+    found = of(failing, Signs(now=1e6, fresh=False), probed((5.0, FAILING)))
+    assert (found.state, found.failing) == (SlotState.READY, Failing(5.0, 5.0))
 
 
-def test_an_unhealthy_slot_that_answers_again_is_ready() -> None:
-    failing = [(seen(Activity.ACTIVE, FAILING), Signs())] * 5
-    up = (seen(Activity.ACTIVE, UP), Signs())
-    assert after(up, *failing, up).is_ready
+def test_a_probe_that_was_late_once_asks_for_the_longer_patience() -> None:
+    row = [(0.0, FAILING), (5.0, LATE), (PROBE_PATIENCE, FAILING)]
+    assert probed(*row).state is SlotState.READY
+    assert probed(*row, (LATE_PATIENCE, FAILING)).state is SlotState.ERROR
+
+
+@pytest.mark.parametrize("between", [UP, None])
+def test_failed_probes_must_be_in_a_row_of_looks_that_could_tell(between: ProbeResult | None) -> None:
+    found = probed((0.0, FAILING), (5.0, between), (PROBE_PATIENCE, FAILING), (PROBE_PATIENCE + 5.0, FAILING))
+    assert (found.state, found.failing) == (SlotState.READY, Failing(PROBE_PATIENCE, PROBE_PATIENCE + 5.0))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([UP, LOADING, FAILING, LATE, None]), st.integers(0, 40), st.booleans())))
+def test_a_ready_slot_is_an_error_exactly_from_a_row_of_failed_looks_that_lasted_until_it_is_up(
+    series: list[tuple[ProbeResult | None, int, bool]],
+) -> None:
+    current, now, broken = ready(), 0, False
+    told: list[tuple[int, ProbeResult | None]] = [(now, UP)]
+    for probe, seconds, fresh in series:
+        now += seconds
+        if fresh:
+            told.append((now, probe))
+        current = of(seen(Activity.ACTIVE, told[-1][1]), Signs(now=now, fresh=fresh), current)
+        row = list(takewhile(lambda look: look[1] not in {UP, None}, reversed(told)))
+        patience = LATE_PATIENCE if any(answer is LATE for _, answer in row) else PROBE_PATIENCE
+        broken = told[-1][1] is not UP and (broken or bool(row and row[0][0] - row[-1][0] >= patience))
+        assert current.state is (SlotState.ERROR if broken else SlotState.READY)
+
+
+def test_an_unhealthy_slot_that_answers_again_is_ready_and_its_row_is_forgotten() -> None:
+    again = probed((0.0, FAILING), (PROBE_PATIENCE, FAILING), (PROBE_PATIENCE + 2.0, UP))
+    assert again.is_ready
+    assert again.failing is None
 
 
 def test_a_ready_slot_whose_service_was_started_anew_is_loading() -> None:
