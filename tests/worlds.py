@@ -22,7 +22,12 @@ MODEL = "kind: Model\nname: m\npath: m.gguf\n"
 
 
 def desired(
-    text: str, *, generation: int = 1, last_good: Mapping[str, SlotSpec] | None = None, before: Desired | None = None
+    text: str,
+    *,
+    facts: HostFacts = FACTS,
+    generation: int = 1,
+    last_good: Mapping[str, SlotSpec] | None = None,
+    before: Desired | None = None,
 ) -> Desired:
     """Resolve manifests, given as YAML. ``before`` is what was desired until now."""
     documents, errors = parse_file("test.yaml", text)
@@ -31,7 +36,7 @@ def desired(
         good,
         [*errors, *invalid],
         seeds=SEEDS,
-        facts=FACTS,
+        facts=facts,
         templates=TEMPLATES,
         last_good={name: slot.spec for name, slot in before.slots.items()} if before else last_good,
         last_upstreams=before.upstreams if before else None,

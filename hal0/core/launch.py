@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from hal0.core.definition import digest
 from hal0.core.schema import Engine, SlotType
@@ -24,8 +24,13 @@ def launch(spec: SlotSpec, runtime: RuntimeName, *, model_dir: str) -> Launch:
         argv, env = process_argv(spec), dict(spec.env)
     else:
         argv, env = podman_argv(spec, model_dir=model_dir), {}
-    spec_hash = digest(json.dumps([argv, sorted(env.items())]))
+    spec_hash = hash_of(argv, env)
     return Launch(_labelled(argv, spec_hash) if runtime == "systemd" else argv, env, spec_hash)
+
+
+def hash_of(argv: Iterable[str], env: Mapping[str, str]) -> str:
+    """Return the hash of what is executed, be it asked for or found."""
+    return digest(json.dumps([list(argv), sorted(env.items())]))
 
 
 def process_argv(spec: SlotSpec) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from hal0.core.observed import Activity, Instance, Observed, Service, SlotObserv
 from hal0.core.quantity import show_duration
 from hal0.core.schedule import Demand, Verdict, placement
 from hal0.core.schema import DriftPolicy
-from hal0.core.spec import Desired, DesiredSlot, SlotSpec
+from hal0.core.spec import Desired, DesiredSlot, Launch, SlotSpec
 from hal0.core.steps import Action, Change, Plan, Reason, Step, StepKind
 
 TEMPLATE_UNIT = "hal0-slot@.service"
@@ -201,9 +201,9 @@ def _instance_reasons(
         if not _overridden(seen):  # an operator's own ExecStart need not run a container
             yield Reason("container", "gone", "running", drift=settled)
         return
-    overridden = settled and service is not None and service.operator_dropins and not service.needs_reload
-    wanted = service.argv if overridden and service else slot.launch.argv
-    if settled and instance.command != wanted:
+    overridden = service is not None and service.operator_dropins and not service.needs_reload
+    is_wanted = instance.command == service.argv if overridden and service else _is_made_of(slot.launch, instance)
+    if settled and not is_wanted:
         yield Reason("container", f"started from {instance.spec_hash or 'another spec'}", slot.spec_hash, drift=True)
     if isinstance(seen.image, Known) and seen.image.value and seen.image.value != instance.image:
         yield Reason("image", instance.image[:19], seen.image.value[:19], drift=True)
@@ -246,9 +246,14 @@ def _is_serving(world: World, name: str) -> bool:
 def _is_replaced(slot: DesiredSlot, seen: SlotObservation) -> bool:
     """Return whether a written definition means another container, as far as can be seen."""
     if instance := known(seen.instance):
-        return instance.command != slot.launch.argv
+        return not _is_made_of(slot.launch, instance)
     mark = seen.mark
     return mark is None or mark.spec_hash != slot.spec_hash
+
+
+def _is_made_of(launch: Launch, instance: Instance) -> bool:
+    """Return whether what runs was started like this. Only the hash tells the environment of a child process."""
+    return (instance.command, instance.spec_hash) == (launch.argv, launch.spec_hash)
 
 
 def _new_text(world: World, slot: DesiredSlot) -> str:

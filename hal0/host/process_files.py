@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hal0.core.definition import split
 from hal0.core.facts import Fact, Known, Unknown
+from hal0.core.launch import hash_of
 from hal0.core.observed import Definition
 from hal0.errors import StepFailed
 
@@ -29,12 +29,19 @@ class Command:
     argv: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict, repr=False)
     stop_timeout: float = STOP_TIMEOUT
-    spec_hash: str = ""
+
+    @property
+    def spec_hash(self) -> str:
+        """Hash of what is executed. Of an edited definition it is another one than the mark's."""
+        return hash_of(self.argv, self.env)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Which process runs for a slot: pid, start time (ticks) and boot id together name it for all time."""
+    """Which process runs for a slot: pid, start time (ticks) and boot id together name it for all time.
+
+    ``argv`` and ``spec_hash`` are what it was started with; its environment itself is not recorded.
+    """
 
     pid: int
     start_time: int
@@ -46,7 +53,7 @@ class Record:
 
 
 def parse(text: str) -> Command:
-    """Read a definition's ``[process]`` table and its mark; raises ``ValueError`` saying what is wrong."""
+    """Read a definition's ``[process]`` table; raises ``ValueError`` saying what is wrong."""
     table = tomllib.loads(text).get("process")
     if not isinstance(table, dict):
         raise ValueError("there is no [process] table")  # noqa: TRY004  (one kind of error for every bad file)
@@ -57,8 +64,7 @@ def parse(text: str) -> Command:
         raise ValueError("process.env must be a table of strings")
     if not isinstance(timeout, int | float) or isinstance(timeout, bool) or timeout < 0:
         raise ValueError("process.stop_timeout must be a number of seconds")
-    mark = split(text)[1]
-    return Command(tuple(argv), dict(env), float(timeout), mark.spec_hash if mark else "")
+    return Command(tuple(argv), dict(env), float(timeout))
 
 
 class Definitions:
