@@ -42,6 +42,7 @@ class FakeHost:
     images: dict[str, str] = field(default_factory=dict)
     operator_dropins: dict[str, tuple[str, ...]] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
+    restarts: dict[str, int] = field(default_factory=dict)
     doomed: set[str] = field(default_factory=set)
     reloads: int = 0
 
@@ -69,6 +70,7 @@ class FakeHost:
         image = next((word for word in argv if word in self.images), "")
         labels = dict(word.removeprefix("--label=").split("=", 1) for word in argv if word.startswith("--label="))
         self.starts[slot] = self.starts.get(slot, 0) + 1
+        self.restarts[slot] = 0
         self.activity[slot] = Activity.ACTIVE
         self.instances[slot] = Instance(
             id=f"{slot}-{self.starts[slot]}",
@@ -80,6 +82,12 @@ class FakeHost:
         )
         if slot in self.doomed:
             self.die(slot)
+
+    def restart(self, slot: str) -> None:
+        """Start a slot's engine again that ended, as the service manager does by itself."""
+        restarts = self.restarts.get(slot, 0) + 1
+        self.start(slot)
+        self.restarts[slot] = restarts
 
     def die(self, slot: str) -> None:
         """End a slot's engine for good, as after a crash loop."""
@@ -130,6 +138,7 @@ class FakeHost:
             needs_reload=slot in self.stale,
             operator_dropins=self.operator_dropins.get(slot, ()),
             result="start-limit-hit" if self.activity.get(slot) is Activity.FAILED else "success",
+            restarts=self.restarts.get(slot, 0),
             invocation=f"{slot}-{self.starts.get(slot, 0)}",
         )
 

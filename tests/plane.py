@@ -15,6 +15,8 @@ from typing import Any
 import scenes
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, FormData, TCPConnector, UnixConnector, web
 from fakes import FakeRuntime
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
 from scenes import MODEL, Scene, slot
 
 from hal0.core.state import SlotState
@@ -380,3 +382,19 @@ def taken_port() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
         yield port
+
+
+async def families(client: ClientSession) -> list[Metric]:
+    """Return what /metrics answers."""
+    async with client.get("/metrics") as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        return list(text_string_to_metric_families(await answer.text()))
+
+
+async def scraped(client: ClientSession) -> dict[str, dict[tuple[str, ...], float]]:
+    """Return each metric's samples by their labels' values, in the order of the labels' names."""
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in await families(client):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
+    return found

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
+from hal0.core.histogram import Histogram
 from hal0.dispatch.usage import Usage
 
 if TYPE_CHECKING:
@@ -44,28 +41,6 @@ _BETWEEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 
 _LOAD = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0)
 
 
-@dataclass(slots=True)
-class _Histogram:
-    """Counts by bucket, in place: this is done for every request, and a library's locks and labels would cost most."""
-
-    bounds: tuple[float, ...]
-    counts: list[int]
-    total: float = 0.0
-
-    @classmethod
-    def of(cls, bounds: tuple[float, ...]) -> _Histogram:
-        return cls(bounds, [0] * (len(bounds) + 1))
-
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Return the cumulative counts, as Prometheus has them."""
-        names = [*map(floatToGoString, self.bounds), "+Inf"]
-        return list(zip(names, accumulate(self.counts), strict=True))
-
-
 class _OfSlot:
     """The measures of one slot or upstream."""
 
@@ -74,9 +49,9 @@ class _OfSlot:
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, str]] = Counter()
         self.prompt = self.generated = 0
-        self.duration, self.queue = _Histogram.of(_SECONDS), _Histogram.of(_SECONDS)
-        self.first, self.between = _Histogram.of(_FIRST), _Histogram.of(_BETWEEN)
-        self.load = _Histogram.of(_LOAD)
+        self.duration, self.queue = Histogram.of(_SECONDS), Histogram.of(_SECONDS)
+        self.first, self.between = Histogram.of(_FIRST), Histogram.of(_BETWEEN)
+        self.load = Histogram.of(_LOAD)
 
 
 class Measures(Collector):
@@ -117,7 +92,7 @@ class Measures(Collector):
         for attribute, name, text in _HISTOGRAMS:
             family = HistogramMetricFamily(name, text, labels=["slot"])
             for slot_name, slot in self._slots.items():
-                histogram: _Histogram = getattr(slot, attribute)
+                histogram: Histogram = getattr(slot, attribute)
                 family.add_metric([slot_name], histogram.buckets(), histogram.total)
             yield family
 

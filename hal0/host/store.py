@@ -58,7 +58,7 @@ class Act:
 
 
 class Store:
-    """Inventory (the spec last applied to each slot), generation, transitions and acts."""
+    """Inventory (the spec last applied to each slot), generation, the last apply, transitions and acts."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
@@ -68,6 +68,8 @@ class Store:
         self._boot = _BOOT_ID.read_text().strip()
         running = self._db.execute("SELECT slot FROM started WHERE boot = ?", (self._boot,)).fetchall()
         self._started = frozenset(slot for (slot,) in running)
+        applied = self._db.execute("SELECT value FROM meta WHERE key = 'applied'").fetchone()
+        self._applied = float(applied[0]) if applied else None
 
     @property
     def specs(self) -> Mapping[str, SlotSpec]:
@@ -118,6 +120,17 @@ class Store:
         with self._write() as db:
             pairs = [("generation", str(number)), ("content", content)]
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", pairs)
+
+    @property
+    def applied(self) -> float | None:
+        """When changes were last carried out in full, in seconds since the epoch; None: never."""
+        return self._applied
+
+    def note_apply(self, at: float) -> None:
+        """Record when changes were carried out in full, in seconds since the epoch."""
+        with self._write() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('applied', ?)", (str(at),))
+        self._applied = at
 
     def add_transitions(self, transitions: list[Transition]) -> None:
         """Record transitions; the oldest beyond some thousands go."""

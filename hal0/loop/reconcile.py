@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from hal0.core.backoff import Attempt, tried
+from hal0.core.batches import batches
 from hal0.core.conditions import ConditionType
 from hal0.core.observed import Observed
 from hal0.core.plan import World, is_as_declared, plan
@@ -22,6 +23,7 @@ from hal0.core.steps import Action, Change, Plan, StepKind, faults
 from hal0.host.ports import EVERYTHING, MANIFESTS, USE, Clock
 from hal0.host.store import Act, Store
 from hal0.loop.act import Actor, Halt
+from hal0.loop.counts import Counts
 from hal0.loop.demand import Demands
 from hal0.loop.desire import Source
 from hal0.loop.lastwords import LastWords
@@ -60,6 +62,7 @@ class Reconciler:
     desired: Desired = field(default_factory=lambda: Desired({}))
     attempts: dict[str, Attempt] = field(default_factory=dict)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
+    counts: Counts = field(default_factory=Counts)
     _busy: set[str] = field(default_factory=set)
     _unseen: set[str] = field(default_factory=set)
     _batches: set[asyncio.Task[None]] = field(default_factory=set)
@@ -73,8 +76,9 @@ class Reconciler:
     async def run(self, keys: frozenset[str], leave: Leave | None = None) -> Plan:
         """Make one pass over what the keys name, and return the plan that it began to carry out."""
         async with self._passes:
-            current = await self._survey(keys, leave or self.leave)
-            self._begin(current)
+            with self.counts.timed(self.clock):
+                current = await self._survey(keys, leave or self.leave)
+                self._begin(current)
             self.begun.set()
             return current
 
@@ -125,6 +129,7 @@ class Reconciler:
         self._unseen = set() if everything else self._unseen - keys
         observed = await self.observer.look(self.desired, only=None if everything else keys - {USE}, now=now)
         self._remember(observed)
+        self.counts.look(observed)
         await self.last_words.update(self.desired.slots, observed)
         return observed
 
@@ -141,22 +146,32 @@ class Reconciler:
                     self.demands.found_up(name)
 
     def _begin(self, current: Plan) -> None:
-        changes = tuple(change for change in current.changes if change.steps and not self._is_under_way(change))
+        changes = tuple(change for change in current.changes if change.steps and not self._is_held_up(change))
         if not changes:
             return
-        batch = replace(current, changes=changes)
-        if mistakes := "; ".join(faults(batch)):
+        begun = replace(current, changes=changes)
+        if mistakes := "; ".join(faults(begun)):
             raise AssertionError(f"the planner made a mistake: {mistakes}")
         self._record([change for change in changes if not _pulled_image(change)])
         self._busy |= {change.slot for change in changes}
         self.demands.close(change.slot for change in changes if change.stops)
-        task = asyncio.create_task(self._batch(batch))
-        self._batches.add(task)
-        task.add_done_callback(self._batches.discard)
+        for batch in batches(begun, {change.slot: self._ports(change.slot) for change in changes}):
+            task = asyncio.create_task(self._batch(batch))
+            self._batches.add(task)
+            task.add_done_callback(self._batches.discard)
 
-    def _is_under_way(self, change: Change) -> bool:
-        """Return whether a batch works on a slot, or would only find out that its pull has not ended."""
-        return change.slot in self._busy or self.actor.pulls.is_waiting(change.slot, _pulled_image(change))
+    def _is_held_up(self, change: Change) -> bool:
+        """Return whether a batch works on a slot, or did since the look; or has its port; or its pull goes on."""
+        if change.slot in self._busy | self._unseen or self.actor.pulls.is_waiting(change.slot, _pulled_image(change)):
+            return True
+        held = frozenset[int]().union(*map(self._ports, self._busy))
+        return bool(held & self._ports(change.slot))
+
+    def _ports(self, slot: str) -> frozenset[int]:
+        """Return the port that a slot was last given, and the one that it is to have."""
+        wanted = self.desired.slots.get(slot)
+        specs = (self.store.specs.get(slot), wanted.spec if wanted else None)
+        return frozenset(spec.port for spec in specs if spec)
 
     def _record(self, changes: list[Change]) -> None:
         """Keep and log what is being done and why: a healed drift must not go unnoticed.
@@ -172,28 +187,37 @@ class Reconciler:
         self.store.add_acts(acts)
 
     async def _batch(self, batch: Plan) -> None:
-        slots = {change.slot for change in batch.changes}
+        slots, started, desired = {change.slot for change in batch.changes}, self.store.started, self.desired
         try:
-            specs = {name: slot.spec for name, slot in self.desired.slots.items()}
+            specs = {name: slot.spec for name, slot in desired.slots.items()}
             halted = await self.actor.act(batch, specs)
-            self._count_attempts(batch, halted)
+            self._count_attempts(batch, halted, desired)
+            self._count_done(batch, halted, started)
         finally:
             self._busy -= slots
             self._unseen |= slots
             for slot in slots:
                 self.queue.add(slot)
 
-    def _count_attempts(self, batch: Plan, halted: Mapping[str, Halt]) -> None:
+    def _count_attempts(self, batch: Plan, halted: Mapping[str, Halt], desired: Desired) -> None:
+        """Note how a batch went for what was desired when it began: a newer spec has not been tried."""
         for change in batch.changes:
-            slot, halt = self.desired.slots.get(change.slot), halted.get(change.slot)
-            starts = any(step.kind is StepKind.START for step in change.steps)
+            slot, halt = desired.slots.get(change.slot), halted.get(change.slot)
             if change.action is Action.DELETE and not halt:
                 self.attempts.pop(change.slot, None)
-            if (halt and halt.waits) or not (halt or starts):
+            if (halt and halt.waits) or not (halt or _starts(change)):
                 continue
             error, spec_hash = halt.message if halt else "", slot.spec_hash if slot else ""
             before = self.attempts.get(change.slot)
             self.attempts[change.slot] = tried(before, spec_hash, self.clock.now(), error)
+
+    def _count_done(self, batch: Plan, halted: Mapping[str, Halt], started: frozenset[str]) -> None:
+        """Count who of ``started`` was started again, and note when all of a batch was carried out."""
+        for change in batch.changes:
+            if change.slot in started and change.slot not in halted and _starts(change):
+                self.counts.restarted(change)
+        if not halted:
+            self.store.note_apply(self.clock.wall())
 
     def _publish(self, world: World, current: Plan) -> None:
         snapshot = self.publisher.publish(world, current, self.last_words)
@@ -205,6 +229,10 @@ class Reconciler:
         for key, due in next_looks(world, current, snapshot):
             self.queue.add(key, due)
         self.feed.publish(PassNews(len(current.changes)))
+
+
+def _starts(change: Change) -> bool:
+    return any(step.kind is StepKind.START for step in change.steps)
 
 
 def _pulled_image(change: Change) -> str:

@@ -1,4 +1,4 @@
-"""/metrics: gauges read from the Snapshot when they are asked for, and the counters of requests."""
+"""/metrics: gauges read from the Snapshot when they are asked for, and what the loop and the requests have counted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from hal0.core.breaker import BreakerState
@@ -15,6 +15,7 @@ from hal0.core.status import Snapshot
 from hal0.dispatch.dispatcher import Dispatcher
 from hal0.dispatch.measures import Measures
 from hal0.dispatch.upstreams import Upstreams
+from hal0.loop.counts import Counts, Restart, Result
 from hal0.loop.reconcile import Reconciler
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
@@ -37,12 +38,15 @@ class Metrics(Collector):
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what the Snapshot says."""
+        """Yield what the Snapshot says, and what the loop has counted."""
         snapshot = self._reconciler.snapshot
         yield from _slots(snapshot)
         yield from _requests(self._reconciler)
         yield _upstreams(self._dispatcher.upstreams, snapshot)
         yield _drift(snapshot)
+        yield _restarts(self._reconciler.counts, snapshot)
+        yield from _passes(self._reconciler.counts)
+        yield _applied(self._reconciler.store.applied)
         info = GaugeMetricFamily("hal0_config_info", "The manifests in force", labels=["revision", "generation"])
         info.add_metric([snapshot.revision, str(snapshot.generation)], 1)
         yield info
@@ -85,3 +89,28 @@ def _drift(snapshot: Snapshot) -> Metric:
         for kind in sorted({reason.field for reason in change.reasons if reason.drift}):
             drift.add_metric([change.slot, kind], 1)
     return drift
+
+
+def _restarts(counts: Counts, snapshot: Snapshot) -> Metric:
+    restarts = CounterMetricFamily("hal0_slot_restarts_total", "Starts of a slot again", labels=["slot", "reason"])
+    for name in snapshot.slots:
+        for reason in Restart:
+            restarts.add_metric([name, reason.value], counts.restarts[name, reason])
+    return restarts
+
+
+def _passes(counts: Counts) -> Iterator[Metric]:
+    runs = CounterMetricFamily("hal0_reconcile_runs_total", "Passes of the loop", labels=["result"])
+    for result in Result:
+        runs.add_metric([result.value], counts.passes[result])
+    yield runs
+    duration = HistogramMetricFamily("hal0_reconcile_duration_seconds", "From a pass's begin to its plan under way")
+    duration.add_metric([], counts.durations.buckets(), counts.durations.total)
+    yield duration
+
+
+def _applied(at: float | None) -> Metric:
+    applied = GaugeMetricFamily("hal0_last_apply_timestamp_seconds", "When changes were last carried out in full")
+    if at is not None:
+        applied.add_metric([], at)
+    return applied

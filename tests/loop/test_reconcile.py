@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,6 +17,7 @@ from scenes import MODEL, Scene, calm, slot, slots
 from hal0.core.conditions import ConditionType
 from hal0.core.observed import ProbeResult, SlotObservation
 from hal0.core.state import EDGES, SlotState
+from hal0.core.status import Failing
 from hal0.core.steps import Action
 from hal0.errors import StepFailed
 from hal0.host.store import Store
@@ -203,8 +204,56 @@ async def test_an_engine_that_was_restarted_between_two_looks_is_loading_not_an_
     assert scene.states() == {"chat": SlotState.WARMING}
 
 
-async def test_a_failed_probe_is_counted_once_however_often_others_are_looked_at(scene: Scene) -> None:
+async def test_a_ready_slot_is_an_error_when_nothing_listens_for_ten_seconds(scene: Scene) -> None:
+    await up(scene, slots("chat"))
+    scene.prober.answers["chat"] = ProbeResult.LOADING
+    scene.look("chat")
+    await scene.pass_(9.9)
+    assert scene.states() == {"chat": READY}
+    assert scene.slot("chat").condition(ConditionType.READY).reason == "ProbeFailing"
+    await scene.pass_(0.1)
+    assert scene.slot("chat").condition(ConditionType.STALLED).reason == "NotReady"
+    assert acts(scene) == []
+
+
+async def test_a_ready_slot_that_hangs_is_an_error_after_a_minute(scene: Scene) -> None:
+    await up(scene, slots("chat"))
+    scene.prober.answers["chat"] = ProbeResult.LATE
+    scene.look("chat")
+    await scene.pass_(59.9)
+    assert scene.states() == {"chat": READY}
+    await scene.pass_(0.1)
+    assert scene.states() == {"chat": SlotState.ERROR}
+
+
+async def test_a_starved_engine_that_answers_now_and_then_is_never_an_error(scene: Scene) -> None:
+    await up(scene, slots("chat"))
+    before = scene.store.transitions("chat")
+    for _ in range(10):
+        scene.prober.answers["chat"] = ProbeResult.LATE
+        scene.look("chat")
+        await scene.pass_(50)
+        scene.prober.answers.clear()
+        await scene.pass_(2)
+    assert scene.states() == {"chat": READY}
+    assert scene.store.transitions("chat") == before
+
+
+async def test_a_burst_of_looks_makes_no_error_of_a_failed_probe(scene: Scene) -> None:
+    await up(scene, slots("chat"))
+    scene.prober.answers["chat"] = ProbeResult.FAILING
+    before = scene.passes
+    for _ in range(20):
+        scene.look("chat")
+        await scene.settle()
+        scene.clock.forward(0.05)
+    assert scene.passes - before >= 20
+    assert scene.states() == {"chat": READY}
+
+
+async def test_a_failed_probe_counts_only_when_it_was_made_however_often_others_are_looked_at(scene: Scene) -> None:
     await up(scene, slots("busy", "other"))
+    failed = scene.clock.now()
     scene.prober.answers["busy"] = ProbeResult.FAILING
     scene.look("busy")
     await scene.settle()
@@ -214,7 +263,7 @@ async def test_a_failed_probe_is_counted_once_however_often_others_are_looked_at
         scene.look("other")
         scene.clock.forward(0.21)
         await scene.settle()
-    assert scene.slot("busy").failures == 1
+    assert scene.slot("busy").failing == Failing(failed, failed)
     assert scene.states()["busy"] is READY
 
 
@@ -404,6 +453,107 @@ async def test_a_slot_is_in_one_batch_at_a_time(scene: Scene) -> None:
     assert acts(scene) == ["stop slow"]
     scene.runtime.stops.set()
     await scene.until(lambda: scene.states() == {"slow": READY})
+
+
+async def test_a_batch_that_ends_during_a_look_at_another_slot_is_not_begun_again(scene: Scene) -> None:
+    await up(scene, slots("slow", "other", "third"))
+    scene.runtime.stops = asyncio.Event()
+    scene.declare(slots("other", "third"))
+    await scene.settle()
+    observe = scene.runtime.observe
+
+    async def observe_slowly(
+        images: Mapping[str, str], *, only: frozenset[str] | None = None
+    ) -> dict[str, SlotObservation]:
+        assert scene.runtime.stops
+        scene.runtime.stops.set()
+        await scene.reconciler.settle()
+        return await observe(images, only=only)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.runtime, "observe", observe_slowly)
+        await scene.reconciler.run(frozenset({"other"}))
+    await scene.settle()
+    assert acts(scene) == ["stop slow", "remove slow", "reload"]
+
+
+def busy(scene: Scene, *names: str) -> None:
+    """Have an engine answer a request of each slot."""
+    for name in names:
+        scene.reconciler.demands.enter(name)
+
+
+async def test_slots_that_drain_hold_up_no_other_slot_nor_each_other(scene: Scene) -> None:
+    await up(scene, slots("busy", "long", "a", "b", "c"))
+    busy(scene, "busy", "long")
+    others = slot("a", context_size=1), slot("b", run="never"), slot("new")
+    scene.declare(MODEL, slot("busy", context_size=1), slot("long", context_size=1), *others)
+    await scene.settle()
+    at_once = ["stop a", "stop b", "stop c", "write a", "write new", "remove c", "reload", "start a", "start new"]
+    assert acts(scene) == at_once
+    states = scene.states()
+    assert (states["a"], states["b"], states["new"]) == (READY, SlotState.OFFLINE, READY)
+    doors = {name: scene.reconciler.demands.is_open(name) for name in ("busy", "long", "a", "new")}
+    assert doors == {"busy": False, "long": False, "a": True, "new": True}
+    assert scene.reconciler.is_busy
+
+    scene.reconciler.demands.end("busy", served=True)
+    await scene.settle()
+    assert acts(scene) == [*at_once, "stop busy", "write busy", "reload", "start busy"]
+    assert scene.reconciler.demands.is_open("busy")
+    assert not scene.reconciler.demands.is_open("long")
+
+    scene.reconciler.demands.end("long", served=True)
+    await scene.settle()
+    assert acts(scene)[-4:] == ["stop long", "write long", "reload", "start long"]
+    assert scene.reconciler.demands.is_open("long")
+    assert scene.host.starts == {"busy": 2, "long": 2, "a": 2, "b": 1, "c": 1, "new": 1}
+    assert not scene.reconciler.is_busy
+
+
+async def test_a_slot_that_drains_is_left_alone_by_all_passes_until_it_has_been_replaced(scene: Scene) -> None:
+    await up(scene, slots("busy", "a"))
+    busy(scene, "busy")
+    scene.declare(MODEL, slot("busy", context_size=1), slot("a"))
+    await scene.pass_(300)
+    assert acts(scene) == []
+    assert not scene.reconciler.demands.is_open("busy")
+    scene.declare(MODEL, slot("busy", context_size=2), slot("a"))
+    await scene.pass_(300)
+    scene.reconciler.demands.end("busy", served=True)
+    await scene.settle()
+    assert scene.host.instances["busy"].command == scene.reconciler.desired.slots["busy"].launch.argv
+    assert scene.states() == {"busy": READY, "a": READY}
+
+
+async def test_who_gets_the_port_of_a_slot_that_drains_waits_for_it(scene: Scene) -> None:
+    await up(scene, slots("keeper"), slot("busy", port=9001), slot("idle", port=9002))
+    busy(scene, "busy")
+    scene.declare(slots("keeper"), slot("busy", port=9002), slot("idle", port=9001), slot("new"))
+    await scene.settle()
+    assert acts(scene) == ["write new", "reload", "start new"]
+    scene.reconciler.demands.end("busy", served=True)
+    await scene.settle()
+    assert acts(scene)[3:] == [
+        *("stop busy", "stop idle", "write busy", "write idle", "reload", "start busy", "start idle"),
+    ]
+
+
+@pytest.mark.parametrize("steps", [["a", "b", "renamed"], ["a", "b"]])
+async def test_a_slot_that_was_renamed_starts_when_its_old_self_has_answered(scene: Scene, steps: list[str]) -> None:
+    await up(scene, slots("a", "b", "old"))
+    busy(scene, "old")
+    scene.declare(slots(*steps))
+    await scene.settle()
+    scene.declare(slots("a", "b", "renamed"))
+    await scene.settle()
+    assert acts(scene) == []
+    scene.reconciler.demands.end("old", served=True)
+    await scene.settle()
+    done = acts(scene)
+    assert sorted(set(done)) == ["reload", "remove old", "start renamed", "stop old", "write renamed"]
+    assert done.index("stop old") < done.index("start renamed")
+    assert scene.states() == {"a": READY, "b": READY, "renamed": READY}
 
 
 # Manifests that are wrong, or gone.

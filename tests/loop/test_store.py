@@ -202,3 +202,12 @@ def test_a_writer_that_is_killed_loses_nothing_that_it_had_recorded_and_halves_n
         assert len(newest) % 50 == 0
         assert rows[0].at >= told[-1] - 1
     assert "damaged" not in caplog.text
+
+
+def test_the_last_apply_is_remembered(store: Store) -> None:
+    assert store.applied is None
+    for at in (1_700_000_000.25, 1_700_000_060.5):
+        store.note_apply(at)
+        assert store.applied == at
+    with closing(again(store)) as found:
+        assert found.applied == 1_700_000_060.5

@@ -8,22 +8,12 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientPayloadError, ClientSession
-from plane import Bench, bench_of, engine_on, gated, models_listed, served, served_on_tcp, sse, until, upstream
-from prometheus_client.parser import text_string_to_metric_families
+from plane import Bench, engine_on, models_listed, scraped, served, served_on_tcp, until, upstream
 from scenes import MODEL, Scene, slot, slots
 
-from hal0.core.observed import ProbeResult
 from hal0.core.state import SlotState
 from hal0.errors import HostUnreachable, UsageError
 from hal0.web.app import serving
-
-METRICS = {
-    *("hal0_slot_up", "hal0_slot_state", "hal0_slot_memory_bytes", "hal0_slot_load_seconds", "hal0_drift"),
-    *("hal0_config_info", "hal0_observe_age_seconds", "hal0_upstream_up"),
-    *("hal0_requests", "hal0_requests_in_flight", "hal0_requests_queued"),
-    *("hal0_request_duration_seconds", "hal0_request_queue_seconds", "hal0_time_to_first_token_seconds"),
-    *("hal0_inter_token_latency_seconds", "hal0_prompt_tokens", "hal0_generation_tokens"),
-}
 
 
 @pytest.fixture
@@ -260,97 +250,6 @@ async def test_an_address_that_is_taken_is_said_with_what_to_do(scene: Scene) ->
                 pytest.fail("two listen on one address")
     assert "Host manifest" in caught.value.hint
     assert not (scene.folder / "hal0.sock").exists()
-
-
-# Metrics.
-
-
-async def scraped(client: ClientSession) -> dict[str, dict[tuple[str, ...], float]]:
-    """Return each metric's samples by their labels' values, in the order of the labels' names."""
-    async with client.get("/metrics") as answer:
-        assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-        text = await answer.text()
-    families = list(text_string_to_metric_families(text))
-    names = {family.name for family in families if not family.name.endswith("_created")}
-    assert names <= METRICS
-    return {
-        name: {tuple(sample.labels.values()): sample.value for family in families for sample in family.samples
-               if sample.name == name}
-        for name in {sample.name for family in families for sample in family.samples}
-    }  # fmt: skip
-
-
-async def test_metrics_tell_of_slots_requests_drift_and_the_manifests_in_force(bench: Bench) -> None:
-    for model in ("chat", "nobody"):
-        (await bench.ask({"model": model})).close()
-    bench.scene.clock.forward(5)
-    found = await scraped(bench.client)
-    assert found["hal0_slot_up"] == {("chat",): 1}
-    assert {labels[1] for labels, value in found["hal0_slot_state"].items() if value} == {"ready"}
-    assert len(found["hal0_slot_state"]) == len(SlotState)
-    assert found["hal0_config_info"] == {("1", "abc"): 1}
-    assert found["hal0_observe_age_seconds"] == {(): 5}
-    assert found["hal0_requests_total"] == {
-        ("200", "/v1/chat/completions", "chat"): 1,
-        ("404", "/v1/chat/completions", ""): 1,
-    }
-    assert found["hal0_request_duration_seconds_count"] == {("chat",): 1, ("",): 1}
-    assert found["hal0_requests_in_flight"] == found["hal0_requests_queued"] == {("chat",): 0}
-
-
-async def test_drift_that_is_not_healed_is_a_metric(bench: Bench) -> None:
-    bench.scene.declare(MODEL, slot("chat", port=bench.engine.port, drift="alert"))
-    await bench.scene.settle()
-    bench.scene.host.stop("chat")
-    bench.scene.look("chat")
-    await bench.scene.settle()
-    found = await scraped(bench.client)
-    assert found["hal0_drift"][("service", "chat")] == 1
-    assert found["hal0_slot_up"] == {("chat",): 0}
-
-
-async def test_a_scrape_before_the_first_look_is_no_error(scene: Scene) -> None:
-    async with served(scene) as (client, _):
-        found = await scraped(client)
-    assert "hal0_slot_up" not in found
-
-
-async def test_a_request_in_flight_and_one_that_waits_are_metrics(scene: Scene) -> None:
-    gate = asyncio.Event()
-    async with engine_on(answer=gated(gate)) as engine, bench_of(scene, engine, concurrency=1) as bench:
-        asking = [asyncio.create_task(bench.ask()) for _ in range(3)]
-        await until(lambda: scene.reconciler.demands.waiting("chat") == 2)
-        found = await scraped(bench.client)
-        assert found["hal0_requests_in_flight"] == {("chat",): 1}
-        assert found["hal0_requests_queued"] == {("chat",): 2}
-        gate.set()
-        for answer in await asyncio.gather(*asking):
-            answer.close()
-
-
-async def test_tokens_and_their_times_are_metrics_as_the_engine_tells_them(bench: Bench) -> None:
-    usage = b'{"usage":{"prompt_tokens":7,"completion_tokens":3}}'
-    bench.engine.answer = sse(b"data: 1\n\n", b"data: " + usage + b"\n\n", b"data: [DONE]\n\n")
-    async with await bench.ask({"stream": True}) as answer:
-        await answer.read()
-    found = await scraped(bench.client)
-    assert found["hal0_prompt_tokens_total"] == {("chat",): 7}
-    assert found["hal0_generation_tokens_total"] == {("chat",): 3}
-    assert found["hal0_time_to_first_token_seconds_count"] == {("chat",): 1}
-    assert found["hal0_inter_token_latency_seconds_count"] == {("chat",): 1}
-    assert found["hal0_request_queue_seconds_count"] == {("chat",): 1}
-
-
-async def test_the_time_that_a_load_takes_is_a_metric(scene: Scene) -> None:
-    scene.prober.answers["chat"] = ProbeResult.LOADING
-    async with served(scene) as (client, _):
-        scene.declare(slots("chat"))
-        await scene.pass_(4)
-        del scene.prober.answers["chat"]
-        await scene.pass_(1)
-        found = await scraped(client)
-    assert found["hal0_slot_load_seconds_count"] == {("chat",): 1}
-    assert found["hal0_slot_load_seconds_sum"][("chat",)] == pytest.approx(4, abs=1)
 
 
 # Routes and upstreams.
