@@ -27,7 +27,6 @@ class Asked:
 
     call: Call
     endpoint: Endpoint
-    id: str
     model: str | None = None
     limit: int = 0
     """The largest body that is taken, in bytes."""
@@ -54,12 +53,7 @@ class Asked:
 
     def json_for(self, model: str, spec: SlotSpec | None) -> bytes:
         """Return the JSON as a slot or an upstream is to get it."""
-        if self.body is None:
-            return b""
-        if spec is None:
-            return self.body.edited(model=model, defaults={}, strip=(_KEEP_ALIVE,), set_={})
-        strip = (_KEEP_ALIVE, *spec.serving.strip)
-        return self.body.edited(model=model, defaults=spec.defaults, strip=strip, set_=spec.serving.set)
+        return json_for(self.body, model, spec) if self.body else b""
 
     async def form_for(self, model: str) -> AsyncIterator[bytes]:
         """Yield the form as a slot or an upstream is to get it, as it comes from the client. Once only."""
@@ -84,9 +78,17 @@ class Asked:
         return self.form.renamed(self.head, model) if self.form else self.head
 
 
-async def read(call: Call, endpoint: Endpoint, request_id: str, limit: int) -> Asked:
+def json_for(body: Body, model: str, spec: SlotSpec | None) -> bytes:
+    """Return a body as a slot is to get it; ``spec`` None: as an upstream is."""
+    if spec is None:
+        return body.edited(model=model, defaults={}, strip=(_KEEP_ALIVE,), set_={})
+    strip = (_KEEP_ALIVE, *spec.serving.strip)
+    return body.edited(model=model, defaults=spec.defaults, strip=strip, set_=spec.serving.set)
+
+
+async def read(call: Call, endpoint: Endpoint, limit: int) -> Asked:
     """Read as much of a request as a decision needs. Raises ``Refusal`` for what is none."""
-    asked = Asked(call, endpoint, request_id, limit=limit)
+    asked = Asked(call, endpoint, limit=limit)
     code, what = "request.invalid_json", "JSON"
     try:
         if endpoint.is_form and not call.header(b"content-type").startswith(b"application/json"):

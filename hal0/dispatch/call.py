@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterable
-from http import HTTPStatus
+from time import monotonic
 from typing import Protocol
 
-from hal0.dispatch.heads import Header, RequestHead, lines
+from hal0.dispatch.heads import Header, RequestHead, lines, standard_reason, status_line
 
 _FULL = 256 * 1024
 """Bytes of a body that are held for a reader who is slower than the client."""
+_CLOSES = b"connection: close\r\n\r\n"
+_KEEPS_OLD = b"connection: keep-alive\r\n\r\n"
 
 
 class BodyTooLarge(Exception):
@@ -51,10 +52,9 @@ class Client(Protocol):
 
 
 class Call:
-    """A request: its head is there, its body may still be on the way."""
+    """A request: its head is there, its body may still be on the way, or ``is_complete``."""
 
     __slots__ = (
-        "_complete",
         "_expects",
         "_pieces",
         "_size",
@@ -65,23 +65,24 @@ class Call:
         "client",
         "head",
         "id",
+        "is_complete",
         "keeps",
         "status",
     )
 
-    def __init__(self, client: Client, head: RequestHead) -> None:
+    def __init__(self, client: Client, head: RequestHead, body: bytes | None = None) -> None:
         self.client = client
         self.head = head
-        self.id = ""
-        self.began = time.monotonic()
+        self.id = b""
+        self.began = monotonic()
         self.keeps = head.keeps
         self.begun = False
         self.status = 0
         self._source: Source | None = None
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._complete = False
-        self._expects = head.fields.get(b"expect", b"").lower() == b"100-continue" and not head.is_old
+        self._pieces: list[bytes] = [body] if body else []
+        self._size = len(body) if body else 0
+        self.is_complete = body is not None
+        self._expects = head.expects
         self._waiter: asyncio.Future[None] | None = None
 
     # The request.
@@ -100,14 +101,11 @@ class Call:
         """Whether a reader waits for more of the body."""
         return self._waiter is not None
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether all of the body has come."""
-        return self._complete
-
     def whole(self, limit: int) -> bytes | None:
         """Return the whole body where it is there and not larger than that, and leave it to be read again."""
-        return b"".join(self._pieces) if self._complete and self._size <= limit else None
+        if not self.is_complete or self._size > limit:
+            return None
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
     def check_length(self, limit: int) -> None:
         """Raise ``BodyTooLarge`` for a body that says that it is larger than that."""
@@ -117,7 +115,7 @@ class Call:
     async def read(self, limit: int) -> bytes:
         """Return the whole body. Raises ``BodyTooLarge`` as soon as more than ``limit`` bytes are on the way."""
         self.check_length(limit)
-        while not self._complete and self._size <= limit:
+        while not self.is_complete and self._size <= limit:
             self.client.read_on()
             await self._more()
         if self._size > limit:
@@ -131,7 +129,7 @@ class Call:
                 piece = self._taken()
                 self.client.read_on()
                 yield piece
-            elif self._complete:
+            elif self.is_complete:
                 return
             else:
                 self.client.read_on()
@@ -163,7 +161,7 @@ class Call:
 
     def complete(self) -> None:
         """Note the end of the body."""
-        self._complete = True
+        self.is_complete = True
         self._wake()
 
     def _wake(self) -> None:
@@ -186,16 +184,18 @@ class Call:
     def respond(self, status: int, body: bytes, headers: Iterable[Header] = (), more: bytes = b"") -> None:
         """Answer with a whole body; ``more`` are further lines of its head."""
         text = lines([*headers, (b"content-length", b"%d" % len(body))]) + more
-        self.begin(status, _reason(status), text, body if self.head.method != "HEAD" else b"")
+        self.begin(
+            status, status_line(status, standard_reason(status)), text, body if self.head.method != "HEAD" else b""
+        )
 
-    def begin(self, status: int, reason: bytes, text: bytes, first: bytes = b"") -> None:
-        """Send the head of the answer, its headers as lines, and the first of its body; the rest is written after."""
+    def begin(self, status: int, start: bytes, own: bytes = b"", first: bytes = b"") -> None:
+        """Send the head of the answer: its first line with some headers, and hal0's own, as lines.
+
+        ``first`` is the first of its body; the rest is written after.
+        """
         self.begun, self.status = True, status
-        if not self.keeps:
-            text += b"connection: close\r\n"
-        elif self.head.is_old:
-            text += b"connection: keep-alive\r\n"
-        self.client.write(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, reason, text, first))
+        end = _CLOSES if not self.keeps else _KEEPS_OLD if self.head.is_old else b"\r\n"
+        self.client.write(b"".join((start, own, end, first)))
 
     def write(self, data: bytes) -> None:
         """Send a part of the body."""
@@ -204,10 +204,3 @@ class Call:
     def cut(self) -> None:
         """Break the answer off."""
         self.client.cut()
-
-
-def _reason(status: int) -> bytes:
-    try:
-        return HTTPStatus(status).phrase.encode()
-    except ValueError:
-        return b"Unknown"

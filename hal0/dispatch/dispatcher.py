@@ -42,14 +42,14 @@ class Dispatcher:
     recorder: Recorder
     _routes: tuple[Snapshot, Mapping[str, Listing], Routes] | None = None
     _ids: count[int] = field(default_factory=count)
-    _run: str = field(default_factory=lambda: token_hex(4))
+    _run: bytes = field(default_factory=lambda: token_hex(4).encode())
 
     async def handle(self, call: Call, endpoint: Endpoint) -> None:
         """Answer one request, and keep a record of it."""
         record = self.record(call, endpoint)
         try:
             self.guard.check(call, endpoint)
-            asked = await read(call, endpoint, record.id, self.reconciler.snapshot.host.max_body)
+            asked = await read(call, endpoint, self.reconciler.snapshot.host.max_body)
             record.model = asked.model
             await self._answer(asked, record)
         except Refusal as refusal:
@@ -69,7 +69,7 @@ class Dispatcher:
 
     def record(self, call: Call, endpoint: Endpoint) -> Record:
         """Begin the record of a request."""
-        call.id = call.id or self._request_id(call)
+        self.name(call)
         return Record(call.id, endpoint.path, call.began, revision=self.reconciler.snapshot.revision)
 
     @property
@@ -141,9 +141,8 @@ class Dispatcher:
         elif target.slot:
             await self.sender.to_slot(asked, target.slot, record, is_last=is_last)
 
-    def _request_id(self, call: Call) -> str:
-        """Return the client's own id for a request, where it is one, or a new one."""
-        said = call.header(b"x-request-id")
-        if _REQUEST_ID.fullmatch(said):
-            return said.decode()
-        return f"{self._run}-{next(self._ids):x}"
+    def name(self, call: Call) -> None:
+        """Give a request the id that its client sent, where that is one, or a new one."""
+        if not call.id:
+            said = call.header(b"x-request-id")
+            call.id = said if _REQUEST_ID.fullmatch(said) else b"%b-%x" % (self._run, next(self._ids))

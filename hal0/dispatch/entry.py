@@ -9,17 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hal0.core.endpoints import ENDPOINTS
+from hal0.core.schema import UpstreamApi
 from hal0.dispatch.call import Call
 from hal0.dispatch.connection import Connection, EngineLost
 from hal0.dispatch.dispatcher import Dispatcher
 from hal0.dispatch.envelope import JSON, Refusal
-from hal0.dispatch.express import Ride, board
 from hal0.dispatch.forward import deliver, request_head, send_parts
 from hal0.dispatch.listing import all_models, one_model
 from hal0.dispatch.pool import EngineUnreachable, Origin
 from hal0.dispatch.send import engine_of
 
 _MODELS = "/v1/models"
+_VERSION = b"anthropic-version"
+"""The header by which a client of Anthropic's API is known where both APIs have the path."""
 _UPSTREAM = "/upstream/"
 
 
@@ -68,23 +70,26 @@ class Entry:
         except Refusal as refusal:
             call.respond(refusal.status, refusal.body(), refusal.headers)
 
-    def express(self, call: Call, done: Callable[[bool], None]) -> Ride | None:
-        """Begin a request that has nothing to wait for; None where it needs a task."""
-        endpoint = ENDPOINTS.get(call.path)
-        return board(self.dispatcher, call, endpoint, done) if endpoint else None
-
     def _models(self, call: Call, path: str) -> None:
-        if call.head.method not in {"GET", "HEAD"}:
-            raise Refusal(405, "route.method_not_allowed", f"{path} takes GET, not {call.head.method}")
-        name = path.removeprefix(_MODELS).lstrip("/")
+        """Tell what can be asked for, as the client's API has it."""
+        api = UpstreamApi.ANTHROPIC if _VERSION in call.head.fields else UpstreamApi.OPENAI
+        try:
+            status, body, headers = 200, self._listed(call.head.method, path, api), [JSON]
+        except Refusal as refusal:
+            status, body, headers = refusal.status, refusal.body(api), refusal.headers
+        call.respond(status, body, [*headers, (b"vary", _VERSION)])
+
+    def _listed(self, method: str, path: str, api: UpstreamApi) -> bytes:
+        """Return the list of models or the one that the path names. Raises ``Refusal``."""
+        if method not in {"GET", "HEAD"}:
+            raise Refusal(405, "route.method_not_allowed", f"{path} takes GET, not {method}")
+        table, name = self.dispatcher.routes, path.removeprefix(_MODELS).lstrip("/")
         if not name:
-            body: bytes | None = all_models(self.dispatcher.reconciler.snapshot, self.dispatcher.routes)
-        else:
-            body = one_model(self.dispatcher.routes, name)
+            return all_models(self.dispatcher.reconciler.snapshot, table, api)
+        body = one_model(table, name, api)
         if body is None:
-            decision = self.dispatcher.routes.decide(name, ENDPOINTS["/v1/chat/completions"])
-            raise self.dispatcher.not_found(name, decision)
-        call.respond(200, body, [JSON])
+            raise self.dispatcher.not_found(name, table.decide(name, ENDPOINTS["/v1/chat/completions"]))
+        return body
 
     async def _straight(self, call: Call, path: str) -> None:
         """Pass anything to one slot's engine, whatever state it is in: for whoever looks for a fault."""

@@ -20,6 +20,7 @@ _TYPES = {
     503: "overloaded_error",
 }
 JSON = (b"content-type", b"application/json")
+_CHALLENGES = {401: [(b"www-authenticate", b'Bearer realm="hal0"')]}
 
 
 @dataclass(eq=False)
@@ -41,10 +42,11 @@ class Refusal(Exception):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What a client's retries go by."""
+        """What a client's retries go by, and how it may say who it is."""
+        told = [JSON, *_CHALLENGES.get(self.status, [])]
         if self.retry_after is None:
-            return [JSON, (b"x-should-retry", b"false")]
-        return [JSON, (b"retry-after", b"%d" % math.ceil(self.retry_after))]
+            return [*told, (b"x-should-retry", b"false")]
+        return [*told, (b"retry-after", b"%d" % math.ceil(self.retry_after))]
 
     def body(self, api: UpstreamApi = UpstreamApi.OPENAI) -> bytes:
         """Return the error as one API has it."""

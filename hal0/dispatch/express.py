@@ -8,47 +8,109 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from hal0.core.endpoints import ENDPOINTS, Endpoint
+from hal0.core.routes import Routes, Rule
 from hal0.core.schema import Abort
 from hal0.core.status import SlotStatus
-from hal0.dispatch.asked import Asked
+from hal0.dispatch.asked import json_for
 from hal0.dispatch.body import parse
 from hal0.dispatch.call import Call
 from hal0.dispatch.connection import Connection, EngineLost
 from hal0.dispatch.dispatcher import Dispatcher
 from hal0.dispatch.envelope import Refusal
 from hal0.dispatch.forward import begin, end_broken
-from hal0.dispatch.records import Record
-from hal0.dispatch.send import GAP, LOADING, UNAVAILABLE, engine_of, lost, request_to_slot, told
+from hal0.dispatch.heads import END, RequestHead, framing
+from hal0.dispatch.pool import Tcp
+from hal0.dispatch.records import Record, id_line, revision_line
+from hal0.dispatch.send import GAP, LOADING, UNAVAILABLE, engine_of, lost, start_to_slot, told
 
 _log = logging.getLogger(__name__)
+_MOST_LANES = 1024
+Done: TypeAlias = Callable[[bool], None]
 
 
-def board(dispatcher: Dispatcher, call: Call, endpoint: Endpoint, done: Callable[[bool], None]) -> Ride | None:
-    """Send a request on its way at once, or return None and leave it as it was: then it needs a task.
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What requests with one head for one model have in common, for as long as a route table stands.
 
-    ``done`` is called once, with whether the client was answered.
+    ``start`` is the head of the request to the engine but for its last lines, ``told`` what the answer says of itself.
     """
-    raw = call.whole(dispatcher.reconciler.snapshot.host.max_body)
-    if raw is None or endpoint.is_form:
-        return None
-    try:
-        dispatcher.guard.check(call, endpoint)
-        body = parse(raw)
-    except (Refusal, ValueError):
-        return None
-    decision = dispatcher.routes.decide(body.model, endpoint)
-    found = decision.target.slot if decision.target else None
-    slot = dispatcher.sender.gate.opened(found.name) if found else None
-    if slot is None or body.keep_alive is not None or _may_take_turns(slot):
-        return None
-    record = dispatcher.record(call, endpoint)
-    record.model, record.slot, record.target = body.model, slot.name, slot.name
-    record.rule, record.reason = decision.rule, decision.reason
-    request = request_to_slot(Asked(call, endpoint, record.id, body.model, body=body), slot)
-    connection = dispatcher.sender.pool.take(engine_of(slot))
-    return Ride(dispatcher, call, record, slot, connection, request=request, done=done) if connection else None
+
+    endpoint: Endpoint
+    model: str | None
+    rule: Rule
+    reason: str
+    slot: SlotStatus
+    origin: Tcp
+    revision: str
+    start: bytes
+    told: bytes
+
+
+@dataclass
+class ExpressLane:
+    """Sends requests on their way at once, where that may be."""
+
+    dispatcher: Dispatcher
+    _table: Routes = field(default_factory=Routes)
+    _lanes: dict[tuple[RequestHead, str | None], Lane | None] = field(default_factory=dict)
+
+    def __call__(self, call: Call, done: Done) -> Ride | None:
+        """Begin a request, or return None and leave it as it was: then it needs a task.
+
+        ``done`` is called once, with whether the client was answered.
+        """
+        dispatcher, endpoint = self.dispatcher, ENDPOINTS.get(call.head.path)
+        raw = call.whole(dispatcher.reconciler.snapshot.host.max_body)
+        if endpoint is None or endpoint.is_form or raw is None:
+            return None
+        try:
+            dispatcher.guard.check(call, endpoint)
+            body = parse(raw)
+        except (Refusal, ValueError):
+            return None
+        lane = self._lane(call.head, body.model, endpoint)
+        if lane is None or body.keep_alive is not None or not dispatcher.sender.gate.has_room(lane.slot):
+            return None
+        sent = json_for(body, lane.slot.spec.model, lane.slot.spec)
+        connection = dispatcher.sender.pool.take(lane.origin)
+        if connection is None:
+            return None
+        dispatcher.name(call)
+        ride = Ride(dispatcher, call, lane, connection, done)
+        ride.begin(sent)
+        return ride
+
+    def _lane(self, head: RequestHead, model: str | None, endpoint: Endpoint) -> Lane | None:
+        table = self.dispatcher.routes
+        if table is not self._table or len(self._lanes) >= _MOST_LANES:
+            self._table = table
+            self._lanes.clear()
+        key = (head, model)
+        if key not in self._lanes:
+            self._lanes[key] = self._laid(head, model, endpoint)
+        return self._lanes[key]
+
+    def _laid(self, head: RequestHead, model: str | None, endpoint: Endpoint) -> Lane | None:
+        decision = self._table.decide(model, endpoint)
+        slot = decision.target.slot if decision.target else None
+        if slot is None or not slot.state.is_dispatchable or _may_take_turns(slot):
+            return None
+        revision = self.dispatcher.reconciler.snapshot.revision
+        return Lane(
+            endpoint=endpoint,
+            model=model,
+            rule=decision.rule,
+            reason=decision.reason,
+            slot=slot,
+            origin=engine_of(slot),
+            revision=revision,
+            start=start_to_slot(head, endpoint, slot),
+            told=told("slot", slot.name) + revision_line(revision),
+        )
 
 
 def _may_take_turns(slot: SlotStatus) -> bool:
@@ -59,39 +121,33 @@ def _may_take_turns(slot: SlotStatus) -> bool:
 class Ride:
     """One request on its way."""
 
-    __slots__ = ("_call", "_connection", "_dispatcher", "_done", "_is_over", "_record", "_slot")
+    __slots__ = ("_call", "_connection", "_dispatcher", "_done", "_id_line", "_is_over", "_lane", "_outcome")
 
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        call: Call,
-        record: Record,
-        slot: SlotStatus,
-        connection: Connection,
-        *,
-        request: bytes,
-        done: Callable[[bool], None],
-    ) -> None:
-        self._dispatcher, self._call, self._record = dispatcher, call, record
-        self._slot, self._connection, self._done = slot, connection, done
+    def __init__(self, dispatcher: Dispatcher, call: Call, lane: Lane, connection: Connection, done: Done) -> None:
+        self._dispatcher, self._call, self._lane = dispatcher, call, lane
+        self._connection, self._done = connection, done
+        self._id_line = id_line(call.id)
+        self._outcome = "ok"
         self._is_over = False
-        sender = dispatcher.sender
-        sender.reconciler.demands.enter(slot.name)
-        sender.pool.use(connection, request, GAP)
-        connection.observe(self._look)
+
+    def begin(self, body: bytes) -> None:
+        """Send the request."""
+        sender, lane = self._dispatcher.sender, self._lane
+        sender.reconciler.demands.enter(lane.slot.name)
+        request = b"".join((lane.start, self._id_line, framing(len(body)), END, body))
+        sender.pool.use(self._connection, request, GAP)
+        self._connection.observe(self._look)
 
     def cancel(self) -> None:
         """Give up: the client has gone, and its engine need not go on."""
-        self._record.answered(self._connection)
-        self._record.left()
-        self._end(is_answered=True)
+        self._end(is_answered=True, has_left=True)
 
     def _look(self) -> None:
         try:
             self._step()
         except Exception as error:  # noqa: BLE001  (a fault of ours must not take the engine's connection down)
-            _log.error("%s broke", self._record.endpoint, exc_info=error)
-            self._record.outcome = "internal"
+            _log.error("%s broke", self._lane.endpoint.path, exc_info=error)
+            self._outcome = "internal"
             self._end(is_answered=True)
             self._call.cut()
 
@@ -99,44 +155,59 @@ class Ride:
         """See how far the answer is, and do what comes next."""
         call, connection = self._call, self._connection
         if not call.begun:
-            if connection.status == UNAVAILABLE and connection.is_short and not connection.error:
+            if connection.error:
+                self._lost(connection.error)
+                return
+            if connection.status == UNAVAILABLE and connection.is_short:
                 if not connection.is_complete:
                     return
                 if LOADING in connection.held:
                     self._end(is_answered=False)
                     return
-            if connection.error:
-                self._lost(connection.error)
-                return
-            connection.feed(begin(call, connection, told("slot", self._slot.name) + self._record.told))
+            connection.feed(begin(call, connection, self._lane.told + self._id_line))
         if connection.error:
             end_broken(call, connection, connection.error)
-            self._record.outcome = "stream.broken"
+            self._outcome = "stream.broken"
         if connection.error or connection.is_complete:
             self._end(is_answered=True)
 
     def _lost(self, error: EngineLost) -> None:
         """Have the request sent anew where the connection had ended before it; else say that there is no answer."""
         if error.begun:
-            refusal = lost(f"slot {self._slot.name}", str(error))
-            self._record.outcome = refusal.code
-            self._call.respond(
-                refusal.status, refusal.body(ENDPOINTS[self._record.endpoint].api), refusal.headers, self._record.told
-            )
+            refusal, own = lost(f"slot {self._lane.slot.name}", str(error)), self._lane.told + self._id_line
+            self._outcome = refusal.code
+            self._call.respond(refusal.status, refusal.body(self._lane.endpoint.api), refusal.headers, own)
         self._end(is_answered=error.begun)
 
-    def _end(self, *, is_answered: bool) -> None:
+    def _end(self, *, is_answered: bool, has_left: bool = False) -> None:
         """Get off, at the end or where the request has to wait after all."""
         if self._is_over:
             return
         self._is_over = True
-        record, call = self._record, self._call
-        record.answered(self._connection)
-        record.status, call.source = call.status, None
-        sender = self._dispatcher.sender
-        sender.pool.give_back(engine_of(self._slot), self._connection)
-        sender.reconciler.demands.end(self._slot.name, served=True)
-        sender.gate.leave(self._slot.name)
         if is_answered:
-            self._dispatcher.recorder.add(record)
+            self._record(has_left=has_left)
+        sender, slot = self._dispatcher.sender, self._lane.slot.name
+        sender.pool.give_back(self._lane.origin, self._connection)
+        sender.reconciler.demands.end(slot, served=True)
+        sender.gate.leave(slot)
         self._done(is_answered)
+
+    def _record(self, *, has_left: bool) -> None:
+        call, lane, slot = self._call, self._lane, self._lane.slot.name
+        record = Record(
+            call.id,
+            lane.endpoint.path,
+            call.began,
+            model=lane.model,
+            slot=slot,
+            target=slot,
+            rule=lane.rule,
+            reason=lane.reason,
+            revision=lane.revision,
+            outcome=self._outcome,
+            status=call.status,
+        )
+        record.answered(self._connection)
+        if has_left:
+            record.left()
+        self._dispatcher.recorder.add(record)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-import httptools
-
 from hal0.core.schema import UpstreamApi
+from hal0.dispatch.answer import Sink, Unchunked
 from hal0.dispatch.call import Call
-from hal0.dispatch.connection import Connection, EngineLost, Sink
+from hal0.dispatch.connection import Connection, EngineLost
 from hal0.dispatch.envelope import error_body
-from hal0.dispatch.heads import END, framing
+from hal0.dispatch.heads import END, RequestHead, framing
 
 
 def request_head(call: Call, target: str, passed: bytes, own: bytes, length: int | None) -> bytes:
@@ -19,8 +18,12 @@ def request_head(call: Call, target: str, passed: bytes, own: bytes, length: int
 
     ``length`` None is a body of unknown length, sent in chunks.
     """
-    start = f"{call.head.method} {target} HTTP/1.1\r\n".encode("latin-1")
-    return b"".join((start, passed, own, framing(length), END))
+    return b"".join((request_start(call.head, target, passed), own, framing(length), END))
+
+
+def request_start(head: RequestHead, target: str, passed: bytes) -> bytes:
+    """Return the first line of a request to an engine, and the client's lines that are passed on."""
+    return f"{head.method} {target} HTTP/1.1\r\n".encode("latin-1") + passed
 
 
 async def send_parts(connection: Connection, head: bytes, parts: AsyncIterator[bytes], *, is_chunked: bool) -> None:
@@ -68,14 +71,15 @@ def begin(call: Call, connection: Connection, own: bytes) -> Sink:
     """Send the head of an answer to the client, with hal0's own lines; return where the body goes."""
     head = connection.head
     assert head is not None  # noqa: S101  (it is asked for once it is there)
-    call.source = connection
+    if not connection.is_complete:
+        call.source = connection
     if not connection.is_framed:
         call.keeps = False
     elif head.is_chunked and call.head.is_old:
         call.keeps = False
-        call.begin(head.status, head.reason, head.passed_unframed + own)
+        call.begin(head.status, head.start_unframed, own)
         return Unchunked(call.client)
-    call.begin(head.status, head.reason, head.passed + own, connection.taken())
+    call.begin(head.status, head.start, own, connection.taken())
     return call.client
 
 
@@ -95,26 +99,3 @@ def end_broken(call: Call, connection: Connection, lost: EngineLost) -> None:
         + b"\n\n"
     )
     call.write(event if call.head.is_old else b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event))
-
-
-class Unchunked:
-    """A sink that takes chunks off their framing: for clients of HTTP/1.0, and for reading an answer here."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self._error: EngineLost | None = None
-        self._parser = httptools.HttpResponseParser(self)
-        self._parser.feed_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-
-    def write(self, data: bytes) -> None:
-        """Take framed bytes."""
-        self._parser.feed_data(data)
-        if self._error:
-            raise self._error
-
-    def on_body(self, data: bytes) -> None:
-        """Hand on what was in a chunk."""
-        try:
-            self._sink.write(data)
-        except EngineLost as lost:
-            self._error = lost

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Protocol, cast
 
 from hal0.dispatch.call import Call
@@ -67,7 +68,7 @@ class Front:
         """End connections that say nothing, for ever."""
         while True:
             await asyncio.sleep(_SWEEP)
-            now = asyncio.get_running_loop().time()
+            now = monotonic()
             for connection in [*self.connections]:
                 connection.expire(now)
 
@@ -94,7 +95,7 @@ class ClientConnection(asyncio.Protocol):
         self._ride: Ride | None = None
         self._reader = Reader(self)
         self._calls: deque[Call] = deque()
-        self._touched = self.loop.time()
+        self._touched = monotonic()
         self._held = False
         self._ends = False
         self._is_deaf = False
@@ -124,7 +125,7 @@ class ClientConnection(asyncio.Protocol):
         """Read on, unless a further request came before this one's answer."""
         if self._held and len(self._calls) <= 1 and self.transport is not None and not self.transport.is_closing():
             self._held = False
-            self._touched = self.loop.time()
+            self._touched = monotonic()
             self.transport.resume_reading()
 
     def cut(self) -> None:
@@ -175,7 +176,7 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Hold the answer's source back: the client is slow."""
-        self._full, self._full_since = True, self.loop.time()
+        self._full, self._full_since = True, monotonic()
         if self._calls and (source := self._calls[0].source):
             source.pause()
 
@@ -188,7 +189,7 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came, and begin with the first request whose head is there."""
-        self._touched = self.loop.time()
+        self._touched = monotonic()
         if self._is_deaf:
             return
         if self._calls or not self._reader.is_between:
@@ -197,10 +198,8 @@ class ClientConnection(asyncio.Protocol):
         end = data.find(END) + len(END)
         head = self.front.heads.known.get(data[:end])
         if head is not None and len(data) - end == head.length:
-            self.request_begun(head)
-            if head.length:
-                self.request_body(data[end:])
-            self.request_ended()
+            self._calls.append(Call(self, head, data[end:]))
+            self._is_deaf = not head.keeps
             self._begin_next()
             return
         self._read(data, end if head is None else 0)
@@ -283,14 +282,16 @@ class ClientConnection(asyncio.Protocol):
     def _after(self, call: Call) -> None:
         """Go on with the next request, or end: after an answer that says so, or with a body that nobody read."""
         call.source = None
-        self._touched = self.loop.time()
+        self._touched = monotonic()
         if self._calls and self._calls[0] is call:
             self._calls.popleft()
         if self._ends or not call.keeps or not call.is_complete:
             self._end(is_read=call.is_complete)
             return
-        self._begin_next()
-        self.read_on()
+        if self._calls:
+            self._begin_next()
+        if self._held:
+            self.read_on()
 
     def _end(self, *, is_read: bool) -> None:
         """End; slowly after an answer that came before the end of its request: closed at once, it might not be read."""

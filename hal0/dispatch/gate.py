@@ -52,11 +52,14 @@ class Gate:
     def opened(self, name: str) -> SlotStatus | None:
         """Return a slot if a request may go to it this moment."""
         slot = self.reconciler.snapshot.slots.get(name)
-        demands = self.reconciler.demands
-        if slot is None or not slot.state.is_dispatchable or not demands.is_open(name):
-            return None
-        limit = slot.spec.serving.concurrency
-        return slot if limit is None or demands.serving(name) + self._given[name] < limit else None
+        return slot if slot and slot.state.is_dispatchable and self.has_room(slot) else None
+
+    def has_room(self, slot: SlotStatus) -> bool:
+        """Return whether one more request may go to a slot that is up."""
+        demands, limit = self.reconciler.demands, slot.spec.serving.concurrency
+        if not demands.is_open(slot.name):
+            return False
+        return limit is None or demands.serving(slot.name) + self._given[slot.name] < limit
 
     async def wait(self, name: str, patience: float) -> SlotStatus:
         """Return a slot once a request may go to it. Raises ``Refusal`` with the reason it may not."""

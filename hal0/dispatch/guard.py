@@ -28,7 +28,7 @@ class Guard:
             return
         try:
             known = self.secrets.lines(ref)
-        except SecretMissing as error:
+        except SecretMissing as error:  # not to be retried: it takes a person to mend it
             raise Refusal(503, "auth.no_keys", f"hal0 can't read its keys: {error}") from None
         said = _key(call)
         if not sum(compare_digest(said, key.encode()) for key in known):  # all of them: time must tell nothing

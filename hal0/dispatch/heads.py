@@ -6,9 +6,11 @@ remembered by its bytes, so that it is read, filtered and written anew once and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from http import HTTPStatus
 from typing import Generic, TypeAlias, TypeVar
 from urllib.parse import unquote
 
@@ -34,10 +36,12 @@ _NOT_SENT = _NEVER_SENT | {
     *(b"authorization", b"x-api-key", b"api-key", b"cookie", b"x-request-id", b"prefer", b"accept-encoding"),
 }
 _NOT_RETURNED = _HOP_BY_HOP | {b"x-request-id", b"x-hal0-slot", b"x-hal0-revision", b"x-hal0-upstream"}
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+_UNPRINTABLE = re.compile(rb"[^\t -~]")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RequestHead:
     """A request without its body; names of headers are in lower case.
 
@@ -68,6 +72,11 @@ class RequestHead:
         return self.length is not None and b"expect" not in self.fields and b"upgrade" not in self.fields
 
     @cached_property
+    def expects(self) -> bool:
+        """Whether the client sends the body only once it is told to go on."""
+        return self.fields.get(b"expect", b"").lower() == b"100-continue" and not self.is_old
+
+    @cached_property
     def path(self) -> str:
         """The path, without its query, as text."""
         path = self.target.partition(b"?")[0].decode("latin-1")
@@ -95,7 +104,7 @@ class RequestHead:
         return lines(self.headers, but=_NEVER_SENT | _named(self.headers))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AnswerHead:
     """An answer without its body. ``keeps``: the engine's connection may go on after it."""
 
@@ -107,6 +116,8 @@ class AnswerHead:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", dict(self.headers))
+        if _UNPRINTABLE.search(self.reason):  # a terminal or a log at the client's may act on such bytes
+            object.__setattr__(self, "reason", standard_reason(self.status))
 
     @cached_property
     def length(self) -> int | None:
@@ -130,15 +141,19 @@ class AnswerHead:
         return self.fields.get(b"content-type", b"").lower().startswith(b"text/event-stream")
 
     @cached_property
-    def passed(self) -> bytes:
-        """The lines that go on to the client, those that frame the body included."""
+    def start(self) -> bytes:
+        """The status line and the headers that go on to the client, those that frame the body included."""
         more = b"x-accel-buffering: no\r\n" if self.is_event_stream else b""
-        return lines(self.headers, but=_NOT_RETURNED | _named(self.headers)) + more
+        return self._start_without(frozenset()) + more
 
     @property
-    def passed_unframed(self) -> bytes:
-        """The lines for a client that does not know chunks."""
-        return lines(self.headers, but=_NOT_RETURNED | _named(self.headers) | {b"transfer-encoding"})
+    def start_unframed(self) -> bytes:
+        """The same for a client that does not know chunks."""
+        return self._start_without(frozenset({b"transfer-encoding"}))
+
+    def _start_without(self, names: frozenset[bytes]) -> bytes:
+        passed = lines(self.headers, but=_NOT_RETURNED | _named(self.headers) | names)
+        return status_line(self.status, self.reason) + passed
 
 
 class Remembered(Generic[T]):
@@ -156,9 +171,19 @@ class Remembered(Generic[T]):
         self.known[raw] = head
 
 
+def standard_reason(status: int) -> bytes:
+    """Return the reason phrase that goes with a status where nothing else is said."""
+    return _PHRASES.get(status, b"Unknown")
+
+
 def lines(headers: Iterable[Header], *, but: frozenset[bytes] = frozenset()) -> bytes:
     """Return headers as lines, each with its end, leaving some out."""
     return b"".join([b"%b: %b\r\n" % header for header in headers if header[0] not in but])
+
+
+def status_line(status: int, reason: bytes) -> bytes:
+    """Return the first line of an answer, with its end."""
+    return b"HTTP/1.1 %d %b\r\n" % (status, reason)
 
 
 def framing(length: int | None) -> bytes:

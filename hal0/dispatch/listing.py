@@ -1,4 +1,7 @@
-"""/v1/models: what can be asked for, from the Snapshot alone. It needs no key and wakes nothing."""
+"""/v1/models: what can be asked for, from the Snapshot alone, in the words of the client's API.
+
+It needs no key and wakes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hal0.core.routes import Routes, Target
-from hal0.core.schema import SlotType
+from hal0.core.schema import SlotType, UpstreamApi
 from hal0.core.status import SlotStatus, Snapshot
 
 _MODALITIES: Mapping[SlotType, tuple[list[str], list[str]]] = {
@@ -18,20 +21,29 @@ _MODALITIES: Mapping[SlotType, tuple[list[str], list[str]]] = {
     SlotType.TTS: (["text"], ["audio"]),
     SlotType.IMAGE: (["text", "image"], ["image"]),
 }
+_UNKNOWN_DATE = "1970-01-01T00:00:00Z"
+"""What Anthropic's API says where a model's date is not known."""
 
 
-def all_models(snapshot: Snapshot, table: Routes) -> bytes:
-    """Return the list: slot names first, then model ids, then upstreams' models."""
-    return json.dumps({"object": "list", "data": list(_entries(snapshot, table))}).encode()
+def all_models(snapshot: Snapshot, table: Routes, api: UpstreamApi) -> bytes:
+    """Return the list, all of it on one page: slot names first, then model ids, then upstreams' models."""
+    entries = [_worded(entry, api) for entry in _entries(snapshot, table)]
+    if api is UpstreamApi.OPENAI:
+        return json.dumps({"object": "list", "data": entries}).encode()
+    ids = [entry["id"] for entry in entries] or [None]
+    return json.dumps({"data": entries, "has_more": False, "first_id": ids[0], "last_id": ids[-1]}).encode()
 
 
-def one_model(table: Routes, name: str) -> bytes | None:
+def one_model(table: Routes, name: str, api: UpstreamApi) -> bytes | None:
     """Return one entry, under any name that a request may ask for; None where it leads nowhere."""
-    slot = table.bound.get(name)
+    slot, targets = table.bound.get(name), table.listed.get(name)
     if slot is not None:
-        return json.dumps(_of_slot(name, table.loaded.get(name, slot))).encode()
-    targets = table.listed.get(name)
-    return json.dumps(_of_upstream(name, targets[0])).encode() if targets else None
+        entry = _of_slot(name, table.loaded.get(name, slot))
+    elif targets:
+        entry = _of_upstream(name, targets[0])
+    else:
+        return None
+    return json.dumps(_worded(entry, api)).encode()
 
 
 def _entries(snapshot: Snapshot, table: Routes) -> Iterator[dict[str, Any]]:
@@ -44,6 +56,20 @@ def _entries(snapshot: Snapshot, table: Routes) -> Iterator[dict[str, Any]]:
         is_listed = upstream and name == upstream.prefix + targets[0].model
         if is_listed and name not in table.bound:
             yield _of_upstream(name, targets[0])
+
+
+def _worded(entry: dict[str, Any], api: UpstreamApi) -> dict[str, Any]:
+    """Return an entry as an API has it; Anthropic's has no word for whether a model is loaded."""
+    if api is UpstreamApi.OPENAI:
+        return entry
+    return {
+        "type": "model",
+        "id": entry["id"],
+        "display_name": entry["name"],
+        "created_at": _UNKNOWN_DATE,
+        "lifecycle": "active",
+        "max_input_tokens": entry.get("context_length"),
+    }
 
 
 def _of_slot(name: str, slot: SlotStatus) -> dict[str, Any]:

@@ -31,7 +31,6 @@ async def data_plane(reconciler: Reconciler, measures: Measures) -> AsyncIterato
         gate.watch(),
         pool.sweep(),
         upstreams.refresh(),
-        recorder.run(),
         _count_loads(reconciler.feed, measures),
     )
     async with background(*beside):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from errno import EMFILE, ENFILE
 from functools import cache
+from time import monotonic
 from typing import Protocol
 
 from hal0.dispatch.connection import Connection, EngineLost
@@ -115,7 +116,7 @@ class Pool:
         """Look after connections for ever."""
         while True:
             await asyncio.sleep(_SWEEP)
-            now = asyncio.get_running_loop().time()
+            now = monotonic()
             for connection in [*self._busy]:
                 connection.expire(now)
             for origin, idle in [*self._idle.items()]:

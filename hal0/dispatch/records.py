@@ -7,13 +7,14 @@ import json
 import logging
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from hal0.dispatch.connection import Connection
 from hal0.dispatch.measures import Measures
 from hal0.dispatch.usage import Usage, usage
 
 _log = logging.getLogger("hal0.requests")
-_INTERVAL = 0.25
+_INTERVAL = 0.02
 _LONGEST = 200
 _LAST_EVENTS = (b"data: [DONE]", b"event: message_stop", b"event: response.completed")
 _NO_USAGE = Usage()
@@ -26,7 +27,7 @@ class Record:
     ``outcome`` is ``ok``, a code of docs/errors.md, or ``client.gone``; ``slot`` is what it is counted under.
     """
 
-    id: str
+    id: bytes
     endpoint: str
     began: float = field(default_factory=time.monotonic)
     model: str | None = None
@@ -48,8 +49,7 @@ class Record:
     @property
     def told(self) -> bytes:
         """What every answer says of how it came about, as lines of its head."""
-        revision = f"x-hal0-revision: {self.revision}\r\n" if self.revision else ""
-        return f"x-request-id: {self.id}\r\n{revision}".encode()
+        return revision_line(self.revision) + id_line(self.id)
 
     def left(self) -> None:
         """Note that the client went away: behind the last event of a stream it has all of it, and many do not wait."""
@@ -68,18 +68,37 @@ class Record:
 
     def line(self) -> str:
         """Return the record as ``key=value`` pairs, values quoted as JSON where they may hold anything."""
-        model = "-" if self.model is None else json.dumps(self.model[:_LONGEST])
+        model = "-" if self.model is None else _quoted(self.model[:_LONGEST])
         milliseconds = (self.ended - self.began) * 1000
         return (
-            f"request id={self.id} path={self.endpoint} model={model} target={self.target or '-'} "
-            f"rule={self.rule or '-'} reason={json.dumps(self.reason[:_LONGEST])} revision={self.revision or '-'} "
+            f"request id={self.id.decode()} path={self.endpoint} model={model} target={self.target or '-'} "
+            f"rule={self.rule or '-'} reason={_quoted(self.reason[:_LONGEST])} revision={self.revision or '-'} "
             f"outcome={self.outcome} status={self.status} ms={milliseconds:.1f}"
         )
 
 
+@lru_cache(256)
+def _quoted(text: str) -> str:
+    return json.dumps(text)
+
+
+def id_line(request_id: bytes) -> bytes:
+    """Return the header that names a request."""
+    return b"x-request-id: %b\r\n" % request_id
+
+
+@lru_cache(8)
+def revision_line(revision: str) -> bytes:
+    """Return the header that names the revision of the manifests; nothing where they have none."""
+    return f"x-hal0-revision: {revision}\r\n".encode() if revision else b""
+
+
 @dataclass
 class Recorder:
-    """Keeps records until the next batch: a line written for each request would cost more than the rest of it."""
+    """Keeps records until the next batch: a line written for each request would cost more than the rest of it.
+
+    Batches are small, so that none of them holds up the requests of the moment.
+    """
 
     measures: Measures
     _records: list[Record] = field(default_factory=list)
@@ -87,13 +106,9 @@ class Recorder:
     def add(self, record: Record) -> None:
         """Take a record whose request has ended."""
         record.ended = time.monotonic()
+        if not self._records:
+            asyncio.get_running_loop().call_later(_INTERVAL, self.flush)
         self._records.append(record)
-
-    async def run(self) -> None:
-        """Write batches for ever."""
-        while True:
-            await asyncio.sleep(_INTERVAL)
-            self.flush()
 
     def flush(self) -> None:
         """Count and write what there is."""

@@ -10,17 +10,18 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, NamedTuple
 
+from hal0.core.endpoints import Endpoint
 from hal0.core.schema import Abort
 from hal0.core.spec import UpstreamSpec
 from hal0.core.status import SlotStatus
 from hal0.dispatch.asked import Asked
 from hal0.dispatch.connection import Connection, EngineLost
 from hal0.dispatch.envelope import Refusal
-from hal0.dispatch.forward import deliver, request_head, send_parts
+from hal0.dispatch.forward import deliver, request_head, request_start, send_parts
 from hal0.dispatch.gate import Gate
-from hal0.dispatch.heads import Header, lines
+from hal0.dispatch.heads import END, Header, RequestHead, framing, lines
 from hal0.dispatch.pool import EngineUnreachable, Origin, Pool, Tcp, tcp
-from hal0.dispatch.records import Record
+from hal0.dispatch.records import Record, id_line
 from hal0.dispatch.upstreams import Upstreams, origin_of, path_of
 from hal0.dispatch.visit import Visit
 from hal0.loop.reconcile import Reconciler
@@ -105,7 +106,7 @@ class Sender:
             if asked.form is None:
                 connection = await self.pool.ask(origin, request_to_slot(asked, slot), gap=GAP)
             else:
-                start = partial(request_head, asked.call, _target(asked, slot), asked.call.head.passed, _own(asked))
+                start = partial(_head_to_slot, asked, slot)
                 connection = await self._ask_form(asked, origin, start, slot.spec.model)
         except EngineUnreachable as error:
             if not asked.is_spent and not is_late:
@@ -129,7 +130,7 @@ class Sender:
 
     async def to_upstream(self, asked: Asked, spec: UpstreamSpec, model: str, record: Record, *, is_last: bool) -> None:
         """Answer a request from an upstream. Raises ``Refusal``, and ``EngineLost`` amid an answer."""
-        own = [*self.upstreams.own_headers(spec, asked.call.head), (b"x-request-id", asked.id.encode())]
+        own = [*self.upstreams.own_headers(spec, asked.call.head), (b"x-request-id", asked.call.id)]
         self.upstreams.check(spec)
         origin = origin_of(spec)
         try:
@@ -197,16 +198,18 @@ def told(kind: str, name: str) -> bytes:
 def request_to_slot(asked: Asked, slot: SlotStatus) -> bytes:
     """Return a whole request as a slot's engine is to get it."""
     body = asked.json_for(slot.spec.model, slot.spec)
-    return request_head(asked.call, _target(asked, slot), asked.call.head.passed, _own(asked), len(body)) + body
+    return _head_to_slot(asked, slot, len(body)) + body
 
 
-def _own(asked: Asked) -> bytes:
-    return f"host: 127.0.0.1\r\nx-request-id: {asked.id}\r\n".encode()
+def _head_to_slot(asked: Asked, slot: SlotStatus, length: int | None) -> bytes:
+    start = start_to_slot(asked.call.head, asked.endpoint, slot)
+    return b"".join((start, id_line(asked.call.id), framing(length), END))
 
 
-def _target(asked: Asked, slot: SlotStatus) -> str:
-    path = asked.endpoint.path
-    return slot.spec.serving.paths.get(path, path) + asked.call.head.query
+def start_to_slot(head: RequestHead, endpoint: Endpoint, slot: SlotStatus) -> bytes:
+    """Return the beginning of a request to a slot's engine: what only its head and the slot decide."""
+    target = slot.spec.serving.paths.get(endpoint.path, endpoint.path) + head.query
+    return request_start(head, target, head.passed) + b"host: 127.0.0.1\r\n"
 
 
 def lost(where: str, why: str, code: str = "slot.unreachable") -> Refusal:

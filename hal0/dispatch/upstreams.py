@@ -17,9 +17,9 @@ from hal0.core.routes import Listing
 from hal0.core.schema import UpstreamApi
 from hal0.core.spec import UpstreamSpec
 from hal0.core.wire import VERSION, Json
-from hal0.dispatch.connection import Collector, Connection, EngineLost, Sink
+from hal0.dispatch.answer import Sink, Unchunked
+from hal0.dispatch.connection import Collector, Connection, EngineLost
 from hal0.dispatch.envelope import Refusal
-from hal0.dispatch.forward import Unchunked
 from hal0.dispatch.heads import Header, RequestHead, lines
 from hal0.dispatch.pool import EngineUnreachable, Pool, Tcp, tcp
 from hal0.host.secrets import SecretMissing, Secrets

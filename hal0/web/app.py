@@ -14,6 +14,7 @@ from aiohttp import web
 from hal0.core.fields import parse_listen
 from hal0.dispatch.dispatcher import Dispatcher
 from hal0.dispatch.entry import App, Entry
+from hal0.dispatch.express import ExpressLane
 from hal0.dispatch.front import Front
 from hal0.dispatch.measures import Measures
 from hal0.dispatch.plane import background, data_plane
@@ -54,7 +55,7 @@ async def _front(app: web.Application, dispatcher: Dispatcher) -> AsyncIterator[
     await runner.setup()
     assert runner.server is not None  # noqa: S101  (setup made it)
     entry = Entry(dispatcher, App(runner.server))
-    front = Front(entry, entry.express, is_local=app[IS_LOCAL])
+    front = Front(entry, ExpressLane(entry.dispatcher), is_local=app[IS_LOCAL])
     try:
         async with background(front.sweep()):
             yield front

@@ -380,7 +380,7 @@ async def echo(call: Call) -> None:
 
 def start(call: Call, length: int | None, first: bytes = b"") -> None:
     """Begin an answer; ``length`` None: it ends with the connection."""
-    call.begin(200, b"OK", b"" if length is None else b"content-length: %d\r\n" % length, first)
+    call.begin(200, b"HTTP/1.1 200 OK\r\n", b"" if length is None else b"content-length: %d\r\n" % length, first)
 
 
 # Behind the pool: engines.

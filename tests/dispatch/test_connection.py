@@ -723,7 +723,7 @@ async def test_a_body_that_breaks_off_while_it_is_looked_at_is_lost_when_it_is_h
         wire.end.close()
         assert await soon(peeking) == BODY[:4]
         with pytest.raises(EngineLost):
-            await connection.relay(None)
+            await connection.relay(Collector(99))
         wire.pool.give_back(wire.origin, connection)
 
 

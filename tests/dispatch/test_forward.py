@@ -29,9 +29,10 @@ from dispatch.raw import (
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from hal0.dispatch.answer import Unchunked
 from hal0.dispatch.call import Call
 from hal0.dispatch.connection import Collector, Connection, EngineLost
-from hal0.dispatch.forward import Unchunked, deliver, request_head, send_parts
+from hal0.dispatch.forward import deliver, request_head, send_parts
 from hal0.dispatch.pool import Origin, Pool
 from hal0.dispatch.upstreams import whole_body
 

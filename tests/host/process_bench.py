@@ -12,6 +12,7 @@ import pytest
 
 from hal0.core.definition import stamp
 from hal0.core.facts import Known
+from hal0.core.launch import hash_of
 from hal0.host import process_table as table
 from hal0.host.process_unit import RestartPolicy
 
@@ -42,11 +43,10 @@ def definition(
     slot: str = "a",
     env: dict[str, str] | None = None,
     stop_timeout: float = 20.0,
-    spec_hash: str = "spec-1",
 ) -> str:
     pairs = "".join(f"{key} = {json.dumps(value)}\n" for key, value in (env or {}).items())
     body = f"[process]\nargv = {json.dumps(list(argv))}\nstop_timeout = {stop_timeout}\n\n[process.env]\n{pairs}"
-    return stamp(body, slot=slot, spec_hash=spec_hash, generation=1)
+    return stamp(body, slot=slot, spec_hash=hash_of(argv, env or {}), generation=1)
 
 
 async def put(runtime: ProcessRuntime, argv: Sequence[str], *, slot: str = "a", **more: object) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hal0.core.facts import Known
+from hal0.core.launch import hash_of
 from hal0.core.observed import Activity, Definition
 from hal0.errors import StepFailed
 from hal0.host import process_table as table
@@ -83,7 +84,7 @@ async def test_start_makes_an_instance_that_says_whose_it_is(runtime: ProcessRun
     assert len(found.invocation) == 32
     assert running is not None
     assert running.id.startswith(f"{found.pid}:")
-    assert (running.slot, running.spec_hash) == ("a", "spec-1")
+    assert (running.slot, running.spec_hash) == ("a", hash_of(script(SLEEPS), {}))
     assert running.command == tuple(script(SLEEPS))
 
 
@@ -145,7 +146,7 @@ async def test_a_change_on_disk_counts_after_a_reload(runtime: ProcessRuntime) -
     await put(runtime, script(SLEEPS))
     assert not (await service(runtime)).needs_reload
     other = script(f"{SLEEPS}  # other")
-    await runtime.write("a", definition(other, spec_hash="spec-2"))
+    await runtime.write("a", definition(other))
     found = await service(runtime)
     assert (found.needs_reload, found.argv) == (True, tuple(script(SLEEPS)))
     await runtime.reload()
@@ -177,12 +178,13 @@ async def test_the_child_gets_no_more_than_it_needs(
 ) -> None:
     monkeypatch.setenv("HAL0_TOKEN", "daemon-secret")
     code = "import json, os, time; print(json.dumps([dict(os.environ), os.getcwd(), os.getsid(0) == os.getpid()]))"
-    await put(runtime, script(f"{code}; {SLEEPS}"), env={"MODE": 'quick "and" dirty'})
+    argv, env = script(f"{code}; {SLEEPS}"), {"MODE": 'quick "and" dirty'}
+    await put(runtime, argv, env=env)
     await runtime.start("a")
     await written(runtime, 1)
     environ, folder, leads = json.loads((await runtime.logs("a", lines=10))[0])
     assert environ["MODE"] == 'quick "and" dirty'
-    assert (environ["HAL0_SLOT"], environ["HAL0_SPEC"]) == ("a", "spec-1")
+    assert (environ["HAL0_SLOT"], environ["HAL0_SPEC"]) == ("a", hash_of(argv, env))
     assert environ["HAL0_STATE"] == folder == str(tmp_path)
     assert environ.keys() <= {
         *("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "LC_CTYPE"),

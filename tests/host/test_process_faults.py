@@ -13,6 +13,7 @@ import pytest
 
 import hal0
 from hal0.core.facts import Known, Unknown
+from hal0.core.launch import hash_of
 from hal0.core.observed import Activity
 from hal0.errors import HostUnreachable, StepFailed
 from hal0.host import process_table as table
@@ -157,7 +158,7 @@ async def test_children_of_a_killed_hal0_are_adopted(make: Callable[[], ProcessR
     assert (found.activity, found.restarts) == (Activity.ACTIVE, 0)
     assert found.invocation == json.loads((tmp_path / "run" / "a.json").read_text())["invocation"]
     assert running is not None
-    assert (running.slot, running.spec_hash) == ("a", "spec-1")
+    assert (running.slot, running.spec_hash) == ("a", hash_of(script(SLEEPS), {}))
     assert running.command == tuple(script(SLEEPS))
 
     os.kill(found.pid or 0, signal.SIGKILL)

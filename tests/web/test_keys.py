@@ -80,6 +80,7 @@ async def test_who_has_none_is_told_so_and_nothing_is_done(
         for _ in range(2):
             async with client.post(CHAT, json=ASK, headers=headers) as answer:
                 assert (answer.status, answer.headers["x-should-retry"]) == (401, "false")
+                assert answer.headers.getall("WWW-Authenticate") == ['Bearer realm="hal0"']
                 told = await answer.json()
     assert error_of(told) == ("authentication_error", "auth.invalid_key")
     assert "sk-kitchen" not in told["error"]["message"]
@@ -107,6 +108,7 @@ async def test_an_error_on_anthropics_paths_is_in_its_envelope(scene: Scene, eng
     async with guarded(scene, engine, keys) as client, client.post("/v1/messages", json=ASK) as answer:
         told = await answer.json()
     assert (answer.status, told["type"], told["error"]["type"]) == (401, "error", "authentication_error")
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/chat", "/api/status", "/api/health", "/metrics"])
@@ -142,9 +144,20 @@ async def test_nobody_is_let_in_while_the_keys_cant_be_read(
     async with guarded(scene, engine, keys) as client:
         for headers in (GOOD[0], BAD[0]):
             async with client.post(CHAT, json=ASK, headers=headers) as answer:
-                assert answer.status == 503
+                assert (answer.status, answer.headers["x-should-retry"]) == (503, "false")
+                assert not {"Retry-After", "WWW-Authenticate"} & set(answer.headers)
                 assert error_of(await answer.json())[1] == "auth.no_keys"
     assert engine.asked == []
+
+
+async def test_the_next_request_is_let_in_once_the_keys_can_be_read_again(
+    scene: Scene, engine: Engine, keys: Path
+) -> None:
+    keys.unlink()
+    async with guarded(scene, engine, keys) as client:
+        assert await status_of(client, **GOOD[0]) == 503
+        keys.write_text(KEYS)
+        assert await status_of(client, **GOOD[0]) == 200
 
 
 async def test_a_large_body_without_a_key_is_refused_before_it_is_read(
@@ -167,3 +180,16 @@ async def test_the_official_client_sends_its_key(scene: Scene, engine: Engine, k
             with pytest.raises(openai.AuthenticationError):
                 await unknown.post("/chat/completions", body=ASK, cast_to=object)
     assert len(engine.asked) == 1
+
+
+async def test_the_official_client_does_not_try_again_while_the_keys_cant_be_read(
+    scene: Scene, engine: Engine, keys: Path
+) -> None:
+    keys.unlink()
+    async with guarded(scene, engine, keys) as client:
+        url = f"{client._base_url}/v1"
+        async with AsyncOpenAI(api_key="sk-cellar", base_url=url, max_retries=5) as asks:
+            with pytest.raises(openai.InternalServerError) as caught:
+                await asks.post("/chat/completions", body=ASK, cast_to=object)
+    assert caught.value.code == "auth.no_keys"
+    assert caught.value.request.headers["x-stainless-retry-count"] == "0"
