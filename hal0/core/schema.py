@@ -135,8 +135,8 @@ class SlotManifest(Strict):
         None, description="how long a request waits for the slot to be ready; by default the host's"
     )
     queue: Count = Field(1024, description="requests that may wait for the slot; one more is told `slot.busy`")
-    concurrency: Positive | None = Field(
-        None, description="requests sent to the engine at once; by default all, and the engine queues"
+    concurrency: Positive = Field(
+        512, description="requests sent to the engine at once; further ones wait for their turn"
     )
     max_keep_alive: Duration | None = Field(
         None, description="the most that a request's `keep_alive` may ask for; by default idle_timeout"

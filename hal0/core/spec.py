@@ -67,13 +67,13 @@ class HostSpec:
 class Serving:
     """How the dispatcher treats a slot's requests: nothing of it is seen by the engine's command line.
 
-    Durations are seconds. ``queue`` counts waiting requests, ``concurrency`` those at the engine; None is no limit.
+    Durations are seconds. ``queue`` counts waiting requests, ``concurrency`` those at the engine.
     ``paths`` maps paths of /v1 to the engine's. ``load_wait`` None is the host's.
     """
 
     load_wait: float | None = None
     queue: int = 1024
-    concurrency: int | None = None
+    concurrency: int = 512
     max_keep_alive: float | None = None
     abort: Abort = Abort.CANCEL
     drain_timeout: float = 30.0

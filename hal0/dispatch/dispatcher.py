@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from secrets import token_hex
 
@@ -22,7 +23,7 @@ from hal0.dispatch.connection import EngineLost
 from hal0.dispatch.envelope import Refusal
 from hal0.dispatch.guard import Guard
 from hal0.dispatch.records import Record, Recorder
-from hal0.dispatch.send import Sender
+from hal0.dispatch.send import MayGoOn, Sender
 from hal0.dispatch.upstreams import Upstreams
 from hal0.loop.reconcile import Reconciler
 
@@ -107,7 +108,7 @@ class Dispatcher:
         target: Target | None = decision.target
         while target is not None:
             try:
-                await self._send(asked, target, record, is_last=not self._may_go_on(fallback, asked.endpoint))
+                await self._send(asked, target, record, partial(self._may_go_on, fallback, asked.endpoint))
             except Refusal as refusal:
                 record.reason += f"; {target.name}: {refusal.code}"
                 target = None
@@ -118,10 +119,12 @@ class Dispatcher:
             else:
                 return
 
-    def _may_go_on(self, fallback: list[str], endpoint: Endpoint) -> bool:
-        """Return whether one of these names leads somewhere, as far as is known without asking."""
-        decisions = (self.routes.decide(name, endpoint) for name in fallback)
-        return any(decision.target or decision.cold for decision in decisions)
+    async def _may_go_on(self, fallback: list[str], endpoint: Endpoint) -> bool:
+        """Return whether one of these names leads somewhere."""
+        for name in fallback:
+            if (await self.decide(name, endpoint)).target:
+                return True
+        return False
 
     async def _next(self, fallback: list[str], endpoint: Endpoint, record: Record) -> Target | None:
         """Return the next place to try, and take it off the list; one that leads nowhere is passed over."""
@@ -133,13 +136,13 @@ class Dispatcher:
             record.reason += f"; {name}: {decision.code}"
         return None
 
-    async def _send(self, asked: Asked, target: Target, record: Record, *, is_last: bool) -> None:
+    async def _send(self, asked: Asked, target: Target, record: Record, may_go_on: MayGoOn) -> None:
         record.slot = record.target = target.name
         if target.upstream:
             record.target = f"upstream/{target.name}"
-            await self.sender.to_upstream(asked, target.upstream, target.model, record, is_last=is_last)
+            await self.sender.to_upstream(asked, target.upstream, target.model, record, may_go_on)
         elif target.slot:
-            await self.sender.to_slot(asked, target.slot, record, is_last=is_last)
+            await self.sender.to_slot(asked, target.slot, record, may_go_on)
 
     def name(self, call: Call) -> None:
         """Give a request the id that its client sent, where that is one, or a new one."""

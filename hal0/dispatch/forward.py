@@ -85,8 +85,8 @@ def begin(call: Call, connection: Connection, own: bytes) -> Sink:
 
 def end_broken(call: Call, connection: Connection, lost: EngineLost) -> None:
     """End a stream by an event that says so; any other answer can only be cut off."""
-    call.keeps = False
     if not (connection.head and connection.head.is_event_stream and connection.is_between_chunks):
+        call.keeps = False
         call.cut()
         return
     api = UpstreamApi.ANTHROPIC if call.path.startswith("/v1/messages") else UpstreamApi.OPENAI

@@ -235,6 +235,7 @@ class ClientConnection(asyncio.Protocol):
         if self._calls:
             self._calls[-1].complete()
             self._is_deaf = not self._calls[-1].head.keeps
+            self.read_on()  # nothing more is to come of it, but its client's leaving has to be seen
 
     # One request after the other.
 

@@ -56,10 +56,8 @@ class Gate:
 
     def has_room(self, slot: SlotStatus) -> bool:
         """Return whether one more request may go to a slot that is up."""
-        demands, limit = self.reconciler.demands, slot.spec.serving.concurrency
-        if not demands.is_open(slot.name):
-            return False
-        return limit is None or demands.serving(slot.name) + self._given[slot.name] < limit
+        demands, name = self.reconciler.demands, slot.name
+        return demands.is_open(name) and demands.serving(name) + self._given[name] < slot.spec.serving.concurrency
 
     async def wait(self, name: str, patience: float) -> SlotStatus:
         """Return a slot once a request may go to it. Raises ``Refusal`` with the reason it may not."""

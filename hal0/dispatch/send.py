@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from hal0.core.endpoints import Endpoint
 from hal0.core.schema import Abort
@@ -35,18 +35,22 @@ LOADING = b"Loading model"
 _LONGEST_WAIT = 3600.0
 
 
+MayGoOn: TypeAlias = Callable[[], Awaitable[bool]]
+"""Says whether there is anywhere else to try a request. It may have to ask upstreams what they have."""
+
+
 class Stop(NamedTuple):
-    """A request at one of the places that are tried for it. ``is_last``: its failure goes to the client."""
+    """A request at one of the places that are tried for it."""
 
     asked: Asked
     slot: SlotStatus
     record: Record
-    is_last: bool
+    may_go_on: MayGoOn
 
 
 @dataclass
 class Sender:
-    """Sends requests. Its ``is_last`` says that nothing else is tried after: then failures go to the client."""
+    """Sends requests. An engine's failure goes to the client as it is, unless the request ``may_go_on``."""
 
     reconciler: Reconciler
     pool: Pool
@@ -54,7 +58,7 @@ class Sender:
     gate: Gate
     _orphans: set[asyncio.Task[bool]] = field(default_factory=set)
 
-    async def to_slot(self, asked: Asked, slot: SlotStatus, record: Record, *, is_last: bool) -> None:
+    async def to_slot(self, asked: Asked, slot: SlotStatus, record: Record, may_go_on: MayGoOn) -> None:
         """Answer a request from a slot, once it is ready. Raises ``Refusal``, and ``EngineLost`` amid an answer."""
         until = time.monotonic() + self._patience(asked, slot)
         with Visit(self.reconciler.demands, self.gate, slot, asked.keep(slot.spec)) as visit:
@@ -63,7 +67,9 @@ class Sender:
                 ready = self.gate.opened(slot.name) or await self.gate.wait(slot.name, until - time.monotonic())
                 record.queued = time.monotonic() - record.began
                 visit.serve()
-                exchange = self._exchange(Stop(asked, ready, record, is_last), visit, is_late=time.monotonic() >= until)
+                exchange = self._exchange(
+                    Stop(asked, ready, record, may_go_on), visit, is_late=time.monotonic() >= until
+                )
                 is_answered = await (self._to_its_end(exchange, visit) if _drains(ready) else exchange)
 
     async def _exchange(self, stop: Stop, visit: Visit, *, is_late: bool) -> bool:
@@ -73,7 +79,7 @@ class Sender:
             visit.hold()
             return False
         try:
-            await self._finish(stop.asked, connection, stop.record, told("slot", stop.slot.name), is_last=stop.is_last)
+            await self._finish(stop.asked, connection, stop.record, told("slot", stop.slot.name), stop.may_go_on)
         finally:
             self.pool.give_back(engine_of(stop.slot), connection)
         return True
@@ -128,7 +134,9 @@ class Sender:
         own = slot.spec.serving.load_wait
         return self.reconciler.snapshot.host.load_wait if own is None else own
 
-    async def to_upstream(self, asked: Asked, spec: UpstreamSpec, model: str, record: Record, *, is_last: bool) -> None:
+    async def to_upstream(
+        self, asked: Asked, spec: UpstreamSpec, model: str, record: Record, may_go_on: MayGoOn
+    ) -> None:
         """Answer a request from an upstream. Raises ``Refusal``, and ``EngineLost`` amid an answer."""
         own = [*self.upstreams.own_headers(spec, asked.call.head), (b"x-request-id", asked.call.id)]
         self.upstreams.check(spec)
@@ -140,7 +148,7 @@ class Sender:
             raise lost(f"upstream {spec.name}", str(error), "upstream.unreachable") from error
         self.upstreams.answered(spec, connection.status)
         try:
-            await self._finish(asked, connection, record, told("upstream", spec.name), is_last=is_last)
+            await self._finish(asked, connection, record, told("upstream", spec.name), may_go_on)
         finally:
             self.pool.give_back(origin, connection)
 
@@ -168,10 +176,10 @@ class Sender:
         return connection
 
     async def _finish(
-        self, asked: Asked, connection: Connection, record: Record, source: bytes, *, is_last: bool
+        self, asked: Asked, connection: Connection, record: Record, source: bytes, may_go_on: MayGoOn
     ) -> None:
         """Pass the answer on; or leave it to a fallback, where it is a failure and none of it was passed on."""
-        if not (is_last or asked.is_spent) and connection.status in _TRY_ELSEWHERE:
+        if connection.status in _TRY_ELSEWHERE and not asked.is_spent and await may_go_on():
             raise Refusal(connection.status, "engine.failed", f"it answered {connection.status}")
         asked.is_spent = True
         try:

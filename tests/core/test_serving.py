@@ -43,7 +43,7 @@ _ENGINES = "/v1/rerankings=/v1/rerank, /v1/tokenize=/tokenize"
 KEYS: dict[str, tuple[str, object, str]] = {
     "load_wait": ("load_wait: 1m\n", 60.0, "load_wait: none -> 60"),
     "queue": ("queue: 0\n", 0, "queue: 1024 -> 0"),
-    "concurrency": ("concurrency: 4\n", 4, "concurrency: none -> 4"),
+    "concurrency": ("concurrency: 4\n", 4, "concurrency: 512 -> 4"),
     "max_keep_alive": ("max_keep_alive: 0\n", 0.0, "max_keep_alive: none -> 0"),
     "abort": ("abort: drain\n", Abort.DRAIN, "abort: cancel -> drain"),
     "drain_timeout": ("drain_timeout: 90\n", 90.0, "drain_timeout: 30 -> 90"),

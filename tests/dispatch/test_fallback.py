@@ -309,6 +309,18 @@ async def test_a_fallback_that_an_upstream_does_not_have_is_passed_over(scene: S
     assert ([request.path for request in far.asked], len(two.asked)) == (["/v1/models"], 1)
 
 
+async def test_an_error_is_passed_on_as_it_is_where_the_fallback_turns_out_to_lead_nowhere(scene: Scene) -> None:
+    async with engine_on(answer=failing(500)) as one, engine_on(answer=models_listed("other")) as far:
+        scene.declare(
+            MODEL,
+            slot("one", port=one.port, fallback="[far/gone]"),
+            upstream("far", f"http://127.0.0.1:{far.port}/v1"),
+        )
+        await scene.settle()
+        async with served(scene) as (client, _):
+            assert await said(client, body=ASK) == (500, {"error": {"message": "mine"}})
+
+
 async def test_a_stream_of_a_fallback_passes_as_it_is(scene: Scene) -> None:
     async with chain(scene) as (client, engines):
         engines[0].answer, engines[1].answer = failing(503), sse(b"data: 1\n\n", b"data: [DONE]\n\n")

@@ -663,6 +663,24 @@ async def test_a_handler_that_reads_slowly_holds_the_client_back() -> None:
     assert most[0] <= MEBI
 
 
+async def test_a_client_that_leaves_behind_a_large_body_is_noticed() -> None:
+    size, left = 2 * MEBI, asyncio.Event()
+
+    async def handler(call: Call) -> None:
+        await call.read(size)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    async with door(handler) as opened:
+        client = await opened.client()
+        await client.say(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+        await until(lambda: opened.connection._calls and opened.connection._calls[0].is_complete)
+        client.writer.close()
+        await soon(left.wait())
+
+
 async def test_further_requests_are_not_taken_without_limit() -> None:
     stage = Stage()
     async with door(stage) as opened:
