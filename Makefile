@@ -69,8 +69,8 @@ test: $(VENV)/.dev $(MODEL)  ## Every test: the embedded engine, and a booted sy
 	HAL0_TEST_MODEL=$(CURDIR)/$(MODEL) $(BIN)/python -m pytest
 
 .PHONY: bench
-bench: $(VENV)/.dev  ## Measure: start-up, planning, the loop on a real host, /v1 beside nginx (BENCH="--only proxy")
-	$(BIN)/python tests/bench/run.py $(BENCH)
+bench: $(VENV)/.dev $(MODEL)  ## Measure: start-up, planning, the loop on a real host, /v1 beside nginx (BENCH="--only proxy")
+	HAL0_TEST_MODEL=$(CURDIR)/$(MODEL) $(BIN)/python tests/bench/run.py $(BENCH)
 
 .PHONY: clean
 clean:  ## Remove what the build made; the model stays

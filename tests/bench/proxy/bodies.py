@@ -20,10 +20,12 @@ _CHAT: Mapping[str, object] = {
     "max_tokens": 128,
     "temperature": 0.7,
 }
+HELLO = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
 _BODIES: Mapping[str, Mapping[str, object]] = {
     "chat": _CHAT,
     "long": {**_CHAT, "messages": [{"role": role, "content": _LONG} for role in ("user", "assistant") * _TURNS]},
     "burst": {**_CHAT, "stream": True},
+    "tokens": {**_CHAT, "max_tokens": 2, "stream": True, "temperature": 0},
     "short": {**_CHAT, "max_tokens": 4, "stream": True, "seed": 2000},
     "paced": {**_CHAT, "stream": True, "seed": 10000},
 }

@@ -24,20 +24,23 @@ _WARM_UP_S = 0.2
 class Load:
     """What the load generator sends: a body, over some connections, one request after the other on each.
 
-    ``count`` requests in all, where that says more than a time does.
+    ``count`` requests in all, where that says more than a time does. ``real``: the engine is one, and its tokens are
+    looked for; the mock writes times into its chunks.
     """
 
     body: str
     connections: int
     stream: bool = False
     count: int = 0
+    real: bool = False
 
 
 @dataclass(frozen=True)
 class Delay:
-    """Milliseconds: what half stay below, and what all but one of a hundred do."""
+    """Milliseconds: what half stay below, and what all but one of ten and of a hundred do."""
 
     p50: float
+    p90: float
     p99: float
 
 
@@ -100,7 +103,7 @@ def _known(pids: Sequence[int]) -> float:
 
 def _generate(stage: Stage, way: Way, load: Load, limits: Sequence[str]) -> dict[str, Any]:
     argv = [str(stage.kit.tools.loadgen), "-u", f"http://127.0.0.1:{way.port}{CHAT}", "-c", str(load.connections)]
-    argv += ["-b", str(bodies.path(stage.kit.folder, load.body)), *(["-s"] if load.stream else []), *limits]
+    argv += ["-b", str(bodies.path(stage.kit.folder, load.body)), *_streams(load), *limits]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(argv)}: exit status {done.returncode}\n{done.stderr}")
@@ -108,6 +111,10 @@ def _generate(stage: Stage, way: Way, load: Load, limits: Sequence[str]) -> dict
     if "errsample" in found:
         report.note(f"{way.name} answered {found['errsample']}")
     return found
+
+
+def _streams(load: Load) -> list[str]:
+    return ["-t" if load.real else "-s"] if load.stream else []
 
 
 def _result(found: dict[str, Any], *, proxy: float, foreign: float) -> Result:
@@ -126,5 +133,5 @@ def _result(found: dict[str, Any], *, proxy: float, foreign: float) -> Result:
 
 def _delay(found: dict[str, Any], key: str) -> Delay:
     """Convert microseconds; an answer in one piece has neither a first chunk nor a lag."""
-    figures = found.get(key, {"p50": 0.0, "p99": 0.0})
-    return Delay(figures["p50"] / 1e3, figures["p99"] / 1e3)
+    figures = found.get(key, {"p50": 0.0, "p90": 0.0, "p99": 0.0})
+    return Delay(figures["p50"] / 1e3, figures["p90"] / 1e3, figures["p99"] / 1e3)

@@ -92,12 +92,15 @@ def kit() -> Iterator[Kit]:
 
 
 @contextmanager
-def stage(kit: Kit, *, beside_nginx: bool, env: Mapping[str, str] | None = None) -> Iterator[Stage]:
-    """Serve one slot whose engine is the mock. ``env`` is the engine's."""
+def stage(
+    kit: Kit, *, beside_nginx: bool, env: Mapping[str, str] | None = None, model: Path | None = None
+) -> Iterator[Stage]:
+    """Serve one slot whose engine is the mock, with ``env`` for it; or hal0's own engine, with a real ``model``."""
     port = free_port()
-    with _no_engine_left(kit), daemon({"mock.yaml": _manifest(kit.tools.mock, port, env or {})}) as running:
+    manifest = _manifest(kit.tools.mock, port, env or {}) if model is None else _real_manifest(model, port)
+    with _no_engine_left(kit), daemon({"one.yaml": manifest}) as running:
         _await_answer(running.port)
-        (engine,) = processes.running(kit.tools.mock)
+        (engine,) = processes.running(kit.tools.mock) if model is None else processes.tree(running.pid)[1:]
         hal0 = Way("hal0", running.port, engine, running.pid)
         direct = Way("the engine itself", port, engine)
         processes.move(hal0.pids, kit.proxy_core)
@@ -135,6 +138,11 @@ def _manifest(mock: Path, port: int, env: Mapping[str, str]) -> str:
     return f"kind: Model\nname: m\npath: m.gguf\n---\n{profile}---\n{slot}"
 
 
+def _real_manifest(model: Path, port: int) -> str:
+    slot = f"kind: Slot\nname: {bodies.MODEL}\nmodel: m\nport: {port}\ncontext_size: 1024\n"
+    return f"kind: Model\nname: m\npath: {model.resolve()}\n---\n{slot}"
+
+
 def _await_answer(port: int) -> None:
     deadline, status = time.monotonic() + _DEADLINE_S, 0
     while status != HTTPStatus.OK:
@@ -148,7 +156,7 @@ def _await_answer(port: int) -> None:
 def _ask(port: int) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_DEADLINE_S)
     try:
-        connection.request("POST", CHAT, json.dumps({"model": bodies.MODEL}), {"Content-Type": "application/json"})
+        connection.request("POST", CHAT, json.dumps(bodies.HELLO), {"Content-Type": "application/json"})
         return connection.getresponse().status
     finally:
         connection.close()
