@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hal0.core.endpoints import Endpoint
 from hal0.core.quantity import parse_duration
 from hal0.core.spec import SlotSpec
-from hal0.dispatch.body import Body, parse
+from hal0.dispatch.body import KEEP_ALIVE, Body, parse
 from hal0.dispatch.call import BodyTooLarge, Call
 from hal0.dispatch.envelope import Refusal
 from hal0.dispatch.multipart import Form, boundary_of
@@ -18,7 +18,6 @@ _PEEK = 256 * 1024
 """Bytes of a form that are looked through for its model; one behind a larger file is not seen."""
 _WAIT = re.compile(rb"(?:^|[,;\s])wait=(\d{1,9})(?:$|[,;\s])")
 _LONGEST_DURATION = 32
-_KEEP_ALIVE = "keep_alive"
 
 
 @dataclass
@@ -79,11 +78,14 @@ class Asked:
 
 
 def json_for(body: Body, model: str, spec: SlotSpec | None) -> bytes:
-    """Return a body as a slot is to get it; ``spec`` None: as an upstream is."""
-    if spec is None:
-        return body.edited(model=model, defaults={}, strip=(_KEEP_ALIVE,), set_={})
-    strip = (_KEEP_ALIVE, *spec.serving.strip)
-    return body.edited(model=model, defaults=spec.defaults, strip=strip, set_=spec.serving.set)
+    """Return a body as a slot is to get it; ``spec`` None: as an upstream is. Raises ``Refusal``."""
+    try:
+        if spec is None:
+            return body.edited(model=model, defaults={}, strip=(KEEP_ALIVE,), set_={})
+        strip = (KEEP_ALIVE, *spec.serving.strip)
+        return body.edited(model=model, defaults=spec.defaults, strip=strip, set_=spec.serving.set)
+    except ValueError as error:
+        raise _invalid("request.invalid_json", "JSON", error) from None
 
 
 async def read(call: Call, endpoint: Endpoint, limit: int) -> Asked:
@@ -101,8 +103,12 @@ async def read(call: Call, endpoint: Endpoint, limit: int) -> Asked:
     except BodyTooLarge:
         raise _too_large(call, limit) from None
     except ValueError as error:
-        raise Refusal(400, code, f"the body is not {what}: {error}") from None
+        raise _invalid(code, what, error) from None
     return asked
+
+
+def _invalid(code: str, what: str, error: ValueError) -> Refusal:
+    return Refusal(400, code, f"the body is not {what}: {error}")
 
 
 def _too_large(call: Call, limit: int) -> Refusal:
@@ -140,4 +146,4 @@ def _seconds(said: object, cap: float) -> float:
             raise ValueError("is not a duration: write it like 90s, 15m or 1h30m")  # noqa: TRY301
         return parse_duration(said)
     except ValueError as error:
-        raise Refusal(400, "request.invalid_keep_alive", f"keep_alive {error}", param=_KEEP_ALIVE) from None
+        raise Refusal(400, "request.invalid_keep_alive", f"keep_alive {error}", param=KEEP_ALIVE) from None

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+import msgspec
+
 # A member of the object: its name, and where in the text its value begins and ends.
 Member: TypeAlias = tuple[str, int, int]
 # From where to where in the text something goes, and what comes in its place.
@@ -24,7 +26,9 @@ _NAME = rf'"([^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*)"{_SPACE}:{_SPACE}'
 _END = rf"\}}{_SPACE}\Z"
 _first_name = re.compile(rf"{_SPACE}\{{{_SPACE}(?:{_NAME}|{_END})").match
 _next_name = re.compile(rf"{_SPACE}(?:,{_SPACE}{_NAME}|{_END})").match
+KEEP_ALIVE = "keep_alive"
 _MODEL = b'"model"'
+_ESCAPED = b"\\u006"  # every letter of it, written as an escape, begins so
 _model_is = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*(?=")').search
 _decoder = json.JSONDecoder(parse_constant=_refuse)
 # What raw_decode wraps: the wrapper costs as much as a short value does.
@@ -32,31 +36,48 @@ _value: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: igno
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
+class _Members(msgspec.Struct):
+    """What decides where a request goes. Everything else in a body is checked and passed over, which costs little."""
+
+    model: Any = None
+    keep_alive: Any = msgspec.UNSET
+
+
+_members_of = msgspec.json.Decoder(_Members).decode
+
+
 @dataclass(slots=True)
 class Body:
-    """A JSON body as a client sent it: its bytes, and what they say. What is no object says nothing."""
+    """A JSON body as a client sent it: its bytes, and what they say. What is no object says nothing.
+
+    ``source`` is its text in UTF-8.
+    """
 
     raw: bytes
-    data: Mapping[str, Any]
-    is_object: bool
     text: str
-    source: bytes  # the text in UTF-8
+    source: bytes
+    _members: _Members
+    is_object: bool = True
+    _data: Mapping[str, Any] | None = None
 
     @property
     def model(self) -> str | None:
         """The model that is asked for; None where none is named."""
-        model = self.data.get("model")
+        model = self._members.model
         return model if model and isinstance(model, str) else None
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether the answer shall come piece by piece."""
-        return self.data.get("stream") is True
 
     @property
     def keep_alive(self) -> object | None:
         """How long the model shall stay loaded, as the client wrote it."""
-        return self.data.get("keep_alive")
+        said: object = self._members.keep_alive
+        return None if said is msgspec.UNSET else said
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """Everything that it says. Raises ``ValueError`` where it is nested too deeply to be read."""
+        if self._data is None:
+            self._data = _decoded(self.text)
+        return self._data
 
     def edited(
         self, *, model: str | None, defaults: Mapping[str, Any], strip: Collection[str], set_: Mapping[str, Any]
@@ -69,10 +90,9 @@ class Body:
         """
         if not self.is_object:
             return self.raw
-        sent = self.data
-        is_only_renamed = model and not set_ and sent.keys().isdisjoint(strip) and defaults.keys() <= sent.keys()
-        if is_only_renamed and (renamed := self._renamed(model or "")):
+        if model and not set_ and self._keeps_all(defaults, strip) and (renamed := self._renamed(model)):
             return renamed
+        sent = self.data
         members = _members(self.text)
         given = set_ if model is None else {**set_, "model": model}
         new = {name: value for name, value in given.items() if not self._says(members, name, value)}
@@ -83,14 +103,20 @@ class Body:
             new.update((name, value) for name, value in defaults.items() if name not in sent and name not in given)
         return _spliced(self, _cuts(self.text, members, new, stale)) if new or stale else self.raw
 
+    def _keeps_all(self, defaults: Mapping[str, Any], strip: Collection[str]) -> bool:
+        """Whether nothing is to be taken out or added; most slots leave all but ``keep_alive`` as it is."""
+        if not defaults and tuple(strip) == (KEEP_ALIVE,):
+            return self._members.keep_alive is msgspec.UNSET
+        return self.data.keys().isdisjoint(strip) and defaults.keys() <= self.data.keys()
+
     def _renamed(self, model: str) -> bytes | None:
         """Return the body with another model, where there is no doubt which of its bytes name it.
 
         A member is walked over only where the name comes twice or may be written with escapes: most requests cost one
         search.
         """
-        old, raw = self.data.get("model"), self.source
-        if not isinstance(old, str) or raw.count(_MODEL) != 1 or b"\\u00" in raw:
+        old, raw = self._members.model, self.source
+        if not isinstance(old, str) or raw.count(_MODEL) != 1 or _ESCAPED in raw:
             return None
         found = _model_is(raw)
         value = _quoted(old)
@@ -113,24 +139,27 @@ def parse(raw: bytes) -> Body:
 
     UTF-16 and UTF-32 are read as well, and a byte order mark is; what is edited becomes UTF-8 without one.
     """
-    encoding = "utf-8" if raw.startswith(b'{"') else json.detect_encoding(raw)
-    text = raw.decode(encoding)
     try:
-        data = _decoded(text)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    is_object = isinstance(data, dict)
-    return Body(raw, data if is_object else {}, is_object, text, raw if encoding == "utf-8" else text.encode())
+        members = _members_of(raw)
+    except (msgspec.DecodeError, RecursionError):  # rare, or wrong: the standard library has the last word
+        return _parse_whole(raw)
+    return Body(raw, raw.decode(), raw, members)  # msgspec does not look whether what it passes over is UTF-8
+
+
+def _parse_whole(raw: bytes) -> Body:
+    text = raw.decode(json.detect_encoding(raw))
+    data = _decoded(text)
+    if not isinstance(data, dict):
+        return Body(raw, text, text.encode(), _Members(), is_object=False, _data={})
+    members = _Members(data.get("model"), data.get(KEEP_ALIVE, msgspec.UNSET))
+    return Body(raw, text, text.encode(), members, _data=data)
 
 
 def _decoded(text: str) -> Any:
     try:
-        data, end = _value(text, 0)
-    except StopIteration:
-        end = -1
-    if end == len(text):
-        return data
-    return _decoder.decode(text)  # with white space around it; or no JSON, and then this says where
+        return _decoder.decode(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 @lru_cache(256)

@@ -70,12 +70,12 @@ class ExpressLane:
         try:
             dispatcher.guard.check(call, endpoint)
             body = parse(raw)
+            lane = self._lane(call.head, body.model, endpoint)
+            if lane is None or body.keep_alive is not None or not dispatcher.sender.gate.has_room(lane.slot):
+                return None
+            sent = json_for(body, lane.slot.spec.model, lane.slot.spec)
         except (Refusal, ValueError):
             return None
-        lane = self._lane(call.head, body.model, endpoint)
-        if lane is None or body.keep_alive is not None or not dispatcher.sender.gate.has_room(lane.slot):
-            return None
-        sent = json_for(body, lane.slot.spec.model, lane.slot.spec)
         connection = dispatcher.sender.pool.take(lane.origin)
         if connection is None:
             return None
