@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from hal0.core.backoff import not_before
 from hal0.core.conditions import ConditionType, is_left_alone
-from hal0.core.plan import World
 from hal0.core.schedule import next_deadline
 from hal0.core.state import SlotState
 from hal0.core.status import SlotStatus, Snapshot
 from hal0.core.steps import Action, Plan
+from hal0.core.world import World
 from hal0.host.ports import EVERYTHING, MANIFESTS
 
 LOADING = 0.5

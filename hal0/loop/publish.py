@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hal0.core.conditions import Signs
-from hal0.core.plan import World
-from hal0.core.schedule import Verdict, placement
+from hal0.core.schedule import Verdict
 from hal0.core.spec import DesiredSlot
 from hal0.core.state import SlotState, way
 from hal0.core.status import SlotStatus, Snapshot, status
 from hal0.core.steps import Plan
+from hal0.core.world import World
 from hal0.host.ports import Clock
 from hal0.host.store import Store, Transition
 from hal0.loop.desire import Source
@@ -60,14 +60,13 @@ class Publisher:
         return self.snapshot
 
     def _statuses(self, world: World, current: Plan, last_words: LastWords) -> dict[str, SlotStatus]:
-        verdicts = placement(world.desired, world.demand, world.now)
         changes = {change.slot: change for change in current.changes}
         statuses = {}
         for name, slot in sorted(self._known(world).items()):
             signs = Signs(
                 change=changes.get(name),
                 fresh=world.observed.fresh is None or name in world.observed.fresh,
-                wanted=verdicts.get(name, _NOT_DECLARED).up,
+                wanted=world.verdicts.get(name, _NOT_DECLARED).up,
                 pulling=self.pulls.is_waiting(name),
                 attempt=world.attempts.get(name),
                 demand=world.demand.get(name),

@@ -15,11 +15,13 @@ from hal0.core.backoff import Attempt, tried
 from hal0.core.batches import batches
 from hal0.core.conditions import ConditionType
 from hal0.core.observed import Observed
-from hal0.core.plan import World, is_as_declared, plan
+from hal0.core.plan import plan
+from hal0.core.reasons import is_as_declared
 from hal0.core.schema import RunPolicy
 from hal0.core.spec import Desired
 from hal0.core.status import Snapshot
 from hal0.core.steps import Action, Change, Plan, StepKind, faults
+from hal0.core.world import World
 from hal0.host.ports import EVERYTHING, MANIFESTS, USE, Clock
 from hal0.host.store import Act, Store
 from hal0.loop.act import Actor, Halt

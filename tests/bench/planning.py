@@ -14,11 +14,12 @@ from worlds import FACTS, SEEDS, TEMPLATES
 
 from hal0.core.documents import Document, parse_file
 from hal0.core.observed import Observed
-from hal0.core.plan import World, plan
+from hal0.core.plan import plan
 from hal0.core.resolve import resolve
 from hal0.core.schema import Manifest
 from hal0.core.spec import Desired
 from hal0.core.validate import Located, validate
+from hal0.core.world import World
 from hal0.host.manifests import ManifestRoot
 from hal0.host.store import Store
 from hal0.loop.desire import Source

@@ -14,10 +14,11 @@ from hal0.core.backoff import Attempt
 from hal0.core.definition import stamp
 from hal0.core.facts import Known, Unknown
 from hal0.core.observed import Activity, Instance, Observed
-from hal0.core.plan import World, plan
+from hal0.core.plan import plan
 from hal0.core.schedule import Demand
 from hal0.core.spec import Desired
 from hal0.core.steps import Action, Change, Plan, Step, StepKind, faults
+from hal0.core.world import World
 
 
 def observe(host: FakeHost, wanted: Desired) -> Observed:

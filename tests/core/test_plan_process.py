@@ -11,10 +11,11 @@ from hal0.core.definition import stamp
 from hal0.core.facts import Known
 from hal0.core.launch import hash_of
 from hal0.core.observed import Activity, Definition, Instance, Observed, Service, SlotObservation
-from hal0.core.plan import World, plan
+from hal0.core.plan import plan
 from hal0.core.schedule import Demand
 from hal0.core.spec import Desired, DesiredSlot
 from hal0.core.steps import Action, Change, StepKind
+from hal0.core.world import World
 
 PROCESS = replace(FACTS, runtime="process")
 REPLACED = [StepKind.STOP, StepKind.WRITE, StepKind.RELOAD, StepKind.RESET_FAILED, StepKind.START]

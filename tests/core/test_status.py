@@ -16,12 +16,13 @@ from hal0.core.backoff import STALLED_AFTER, Attempt
 from hal0.core.conditions import Condition, ConditionType, Signs
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Activity, Observed, ProbeResult, Service, SlotObservation, unobserved
-from hal0.core.plan import World, plan
+from hal0.core.plan import plan
 from hal0.core.schedule import Demand, placement
 from hal0.core.spec import Desired, DesiredSlot
 from hal0.core.state import EDGES, SlotState, way
 from hal0.core.status import LATE_PATIENCE, PROBE_PATIENCE, Failing, SlotStatus, Snapshot, status
 from hal0.core.steps import Action, Change, Reason
+from hal0.core.world import World
 
 ACCEPTED, SYNCED, RUNNING, READY, RECONCILING, STALLED = ConditionType
 UP, LOADING, FAILING, LATE = ProbeResult

@@ -13,8 +13,9 @@ from worlds import FACTS, desired
 from hal0.core.definition import split
 from hal0.core.launch import hash_of
 from hal0.core.observed import Observed
-from hal0.core.plan import World, plan
+from hal0.core.plan import plan
 from hal0.core.steps import Plan, StepKind
+from hal0.core.world import World
 from hal0.host import process_table as table
 from hal0.host.process import ProcessRuntime
 

@@ -1,0 +1,44 @@
+"""Changes that have to wait: by drift policy, because the last try is too fresh, or for want of knowledge."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hal0.core.backoff import not_before
+from hal0.core.quantity import show_duration
+from hal0.core.schema import DriftPolicy
+from hal0.core.spec import DesiredSlot
+from hal0.core.steps import Action, Change, Reason, StepKind
+from hal0.core.world import World
+
+
+def held_back(world: World, slot: DesiredSlot, change: Change) -> Change:
+    """Return the change, or why it waits: by drift policy, or because the last try is too fresh."""
+    if change.action in {Action.WAIT, Action.REFUSE}:
+        return change
+    policy, serving = slot.spec.drift, world.serving(slot.spec.name)
+    if change.is_drift and policy is DriftPolicy.ALERT:
+        return waiting(change, Reason("drift policy", "", "alert: left as it is", drift=True))
+    if change.is_drift and policy is DriftPolicy.HEAL_WHEN_IDLE and serving:
+        return waiting(change, Reason("drift policy", "", f"heal-when-idle: {serving} in flight", drift=True))
+    return backed_off(world, change, slot.spec_hash)
+
+
+def backed_off(world: World, change: Change, spec_hash: str = "") -> Change:
+    """Return the change, or why it waits where its last try is too fresh."""
+    attempt = world.attempts.get(change.slot)
+    starts = any(step.kind is StepKind.START for step in change.steps) or change.action is Action.DELETE
+    if starts and attempt and attempt.spec_hash == spec_hash and world.now < not_before(change.slot, attempt):
+        left = show_duration(not_before(change.slot, attempt) - world.now)
+        return waiting(change, Reason(f"retry {attempt.count}", attempt.error or "did not get ready", f"in {left}"))
+    return change
+
+
+def waiting(change: Change, reason: Reason) -> Change:
+    """Return a change that waits, for one more reason."""
+    return replace(change, action=Action.WAIT, steps=(), reasons=(*change.reasons, reason))
+
+
+def waits(name: str, why: str) -> Change:
+    """Return what is said of a slot that nothing can be planned for."""
+    return Change(name, Action.WAIT, (Reason(why, "", ""),))

@@ -1,0 +1,64 @@
+"""Pruning: what becomes of slots that hal0 owns and no manifest declares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hal0.core.facts import Unknown, known
+from hal0.core.hold import backed_off, waits
+from hal0.core.observed import Activity, SlotObservation
+from hal0.core.reasons import foreign, unknown_reason
+from hal0.core.steps import Action, Change, Reason, Step, StepKind
+from hal0.core.world import World
+
+
+def pruned(world: World, *, prune_all: bool) -> Iterator[Change]:
+    """Yield the removals, or why they wait: for sound manifests, or for leave to remove more than half of the slots."""
+    mine = _owned(world)
+    gone = sorted(mine - set(world.desired.slots))
+    if world.desired.problems:
+        # A broken manifest may be one of theirs: who is missing is not known until all is well.
+        yield from (waits(name, "no manifest declares it, and the manifests have errors") for name in gone)
+        return
+    if not prune_all and len(gone) * 2 > len(mine):
+        why = Reason(f"pruning {len(gone)} of {len(mine)} slots", "", "refused without --prune-all")
+        yield from (Change(name, Action.REFUSE, (why,)) for name in gone)
+        return
+    for name in gone:
+        yield backed_off(world, _removal(world, name))
+
+
+def _owned(world: World) -> set[str]:
+    """Return the slots that are hal0's: remembered, or carrying its mark or label."""
+    return set(world.owned) | {name for name, seen in world.observed.slots.items() if _is_marked(name, seen)}
+
+
+def _is_marked(name: str, seen: SlotObservation) -> bool:
+    mark, instance = seen.mark, known(seen.instance)
+    return bool(mark and mark.slot == name) or bool(instance and instance.slot == name)
+
+
+def _removal(world: World, name: str) -> Change:
+    seen = world.observed.slot(name)
+    if isinstance(seen.definition, Unknown) or isinstance(seen.service, Unknown):
+        return waits(name, unknown_reason(seen))
+    if refusal := foreign(name, seen):
+        return Change(name, Action.REFUSE, (Reason(refusal, "", ""),))
+    service, definition = seen.service.value, seen.definition.value
+    is_up = bool(service and service.activity is not Activity.INACTIVE) or _is_running(seen)
+    steps = [
+        (is_up and world.serving(name) > 0, Step(StepKind.DRAIN, name)),
+        (is_up, Step(StepKind.STOP, name)),
+        (definition, Step(StepKind.REMOVE, name)),
+        (definition, Step(StepKind.RELOAD)),
+        (service, Step(StepKind.RESET_FAILED, name)),
+        (True, Step(StepKind.FORGET, name)),
+    ]
+    path, before = (definition.path, definition.text) if definition else ("", None)
+    reasons = (Reason("manifest", "present", "removed"),)
+    return Change(name, Action.DELETE, reasons, tuple(step for wanted, step in steps if wanted), path, before, None)
+
+
+def _is_running(seen: SlotObservation) -> bool:
+    instance = known(seen.instance)
+    return instance is not None and instance.running

@@ -1,0 +1,140 @@
+"""Why a slot has to be touched: what of its definition, unit and container is not as it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hal0.core.definition import is_edited, split
+from hal0.core.differences import differences
+from hal0.core.facts import Known, Unknown, known
+from hal0.core.observed import Activity, Instance, Service, SlotObservation
+from hal0.core.schedule import Verdict
+from hal0.core.spec import DesiredSlot, Launch, SlotSpec
+from hal0.core.steps import Reason
+
+TEMPLATE_UNIT = "hal0-slot@.service"
+SYSTEMDS_TURN = 10.0
+"""Seconds in which a unit notices that its container is gone."""
+
+
+def is_as_declared(slot: DesiredSlot, seen: SlotObservation) -> bool:
+    """Return whether the definition on disk is hal0's own and what the manifests ask for."""
+    if isinstance(seen.definition, Unknown) or seen.definition.value is None:
+        return False
+    body, mark = split(seen.definition.value.text)
+    return mark is not None and mark.slot == slot.spec.name and body == slot.body
+
+
+def foreign(name: str, seen: SlotObservation) -> str:
+    """Return why a slot's unit or container is not hal0's to touch; empty where it is, or where there is none."""
+    if definition := known(seen.definition):
+        mark = seen.mark
+        if mark is None or mark.slot != name:
+            return f"ForeignUnit: {definition.path} does not carry hal0's mark: move it away"
+    if service := known(seen.service):
+        fragment = service.fragment.rpartition("/")[2]
+        if fragment and fragment != TEMPLATE_UNIT:
+            return f"ForeignUnit: {service.fragment} stands in for {TEMPLATE_UNIT}: move it away"
+    if (instance := known(seen.instance)) and instance.slot != name:
+        return f"ForeignUnit: container hal0-slot-{name} does not carry hal0's label: remove or rename it"
+    return ""
+
+
+def unknown_reason(seen: SlotObservation) -> str:
+    """Return why a slot can't be planned for: its definition or its unit could not be seen."""
+    reasons = [fact.reason for fact in (seen.definition, seen.service) if isinstance(fact, Unknown)]
+    return f"unknown: {'; '.join(dict.fromkeys(reasons))}"
+
+
+def definition_reasons(slot: DesiredSlot, before: str | None, applied: SlotSpec | None) -> tuple[Reason, ...]:
+    """Return why the definition must be written: new, removed by others, edited by others, or behind the manifests."""
+    if before is None:
+        known = applied is not None
+        return (Reason("definition", "removed outside hal0" if known else "absent", "present", drift=known),)
+    body, mark = split(before)
+    if is_edited(before):
+        return (Reason("definition", "edited outside hal0", "as declared", drift=True),)
+    if body == slot.body:
+        return ()
+    if applied and (told := tuple(differences(applied, slot.spec))):
+        return told
+    if mark and mark.spec_hash != slot.spec_hash:
+        return (Reason("spec", mark.spec_hash, slot.spec_hash),)
+    return (Reason("definition", "of an earlier template or setting", "as declared"),)
+
+
+def reload_reasons(slot: DesiredSlot, service: Service | None) -> tuple[Reason, ...]:
+    """Return why the service manager must read the definition again."""
+    if service is None:
+        return (Reason("unit", "not loaded", "loaded", drift=True),)
+    if service.needs_reload:
+        return (Reason("unit", "older than its files", "reloaded", drift=True),)
+    if service.argv != slot.launch.argv and not service.operator_dropins:
+        return (Reason("ExecStart", "not as written", "as declared", drift=True),)
+    return ()
+
+
+def activity_reasons(
+    slot: DesiredSlot,
+    seen: SlotObservation,
+    service: Service | None,
+    verdict: Verdict,
+    *,
+    settled: bool,
+    started: bool,
+) -> tuple[Reason, ...]:
+    """Return why the service must be started, stopped or replaced.
+
+    ``settled``: its definition is as declared. ``started``: hal0 started it, and did not stop it.
+    """
+    activity = service.activity if service else Activity.INACTIVE
+    if activity is Activity.DEACTIVATING:
+        return ()
+    if not verdict.up:
+        return (Reason("run", activity.value, f"stopped ({verdict.why})"),) if activity.is_up else ()
+    if not activity.is_up:
+        # A stop that nobody here asked for is drift; a failure is the engine's own.
+        drift = settled and started and activity is Activity.INACTIVE
+        return (Reason("service", _down(service), f"running ({verdict.why})", drift=drift),)
+    if activity is not Activity.ACTIVE or isinstance(seen.instance, Unknown):
+        return ()
+    return tuple(_instance_reasons(slot, seen, service, seen.instance.value, settled=settled))
+
+
+def is_ending(seen: SlotObservation, now: float) -> bool:
+    """Return whether the container is gone and its unit is about to notice: systemd's turn, not hal0's."""
+    if not seen.is_hollow or _overridden(seen):
+        return False
+    return seen.gone_since is None or now - seen.gone_since < SYSTEMDS_TURN
+
+
+def _overridden(seen: SlotObservation) -> bool:
+    service = known(seen.service)
+    return service is not None and bool(service.operator_dropins)
+
+
+def _down(service: Service | None) -> str:
+    if service is None or service.activity is Activity.INACTIVE:
+        return "stopped"
+    return f"{service.activity.value} ({service.result})"
+
+
+def _instance_reasons(
+    slot: DesiredSlot, seen: SlotObservation, service: Service | None, instance: Instance | None, *, settled: bool
+) -> Iterator[Reason]:
+    """Yield what of the running container is not what was asked for."""
+    if instance is None or not instance.running:
+        if not _overridden(seen):  # an operator's own ExecStart need not run a container
+            yield Reason("container", "gone", "running", drift=settled)
+        return
+    overridden = service is not None and service.operator_dropins and not service.needs_reload
+    is_wanted = instance.command == service.argv if overridden and service else is_made_of(slot.launch, instance)
+    if settled and not is_wanted:
+        yield Reason("container", f"started from {instance.spec_hash or 'another spec'}", slot.spec_hash, drift=True)
+    if isinstance(seen.image, Known) and seen.image.value and seen.image.value != instance.image:
+        yield Reason("image", instance.image[:19], seen.image.value[:19], drift=True)
+
+
+def is_made_of(launch: Launch, instance: Instance) -> bool:
+    """Return whether what runs was started like this. Only the hash tells the environment of a child process."""
+    return (instance.command, instance.spec_hash) == (launch.argv, launch.spec_hash)

@@ -1,0 +1,38 @@
+"""Everything a plan is made of, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from hal0.core.backoff import Attempt
+from hal0.core.observed import Observed
+from hal0.core.schedule import Demand, Verdict, placement
+from hal0.core.spec import Desired, SlotSpec
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything a plan is made of.
+
+    ``owned`` maps the slots that hal0 remembers to the spec it last applied. ``started`` are those that it last
+    started, and has not stopped since: one of them that is down was stopped by others.
+    """
+
+    desired: Desired
+    observed: Observed
+    owned: Mapping[str, SlotSpec] = field(default_factory=dict)
+    started: frozenset[str] = frozenset()
+    attempts: Mapping[str, Attempt] = field(default_factory=dict)
+    demand: Mapping[str, Demand] = field(default_factory=dict)
+    now: float = 0.0
+
+    @cached_property
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """Which slots should be up, and why: made once for the plan, the status and the next look."""
+        return placement(self.desired, self.demand, self.now)
+
+    def serving(self, slot: str) -> int:
+        """Return how many requests are being answered by a slot, that a stop should wait for."""
+        return self.demand[slot].serving if slot in self.demand else 0
