@@ -121,8 +121,14 @@ class Bench:
 
 
 @asynccontextmanager
-async def served(scene: Scene) -> AsyncIterator[tuple[ClientSession, Path]]:
-    """Serve a scene as the daemon does, and return a client on its unix socket."""
+async def served(scene: Scene, *manifests: dict[str, str]) -> AsyncIterator[tuple[ClientSession, Path]]:
+    """Serve a scene as the daemon does, and return a client on its unix socket, and the socket.
+
+    With manifests, these are put in the place of all that were there, and the scene is settled first.
+    """
+    if manifests:
+        scene.declare(*manifests)
+        await scene.settle()
     path = scene.folder / "run" / "hal0.sock"
     async with (
         serving(scene.reconciler, listen=f"127.0.0.1:{free_port()}", socket=path),
@@ -142,9 +148,7 @@ async def served_on_tcp(scene: Scene, port: int = 0) -> AsyncIterator[str]:
 @asynccontextmanager
 async def bench_of(scene: Scene, engine: Engine, **settings: object) -> AsyncIterator[Bench]:
     """Serve one slot called ``chat`` with an engine behind it; settle the scene, whatever comes of it."""
-    scene.declare(MODEL, slot("chat", port=engine.port, **settings))
-    await scene.settle()
-    async with served(scene) as (client, path):
+    async with served(scene, MODEL, slot("chat", port=engine.port, **settings)) as (client, path):
         yield Bench(scene, engine, client, path)
 
 
@@ -249,6 +253,11 @@ def upstream(name: str, url: str, **settings: object) -> dict[str, str]:
     """Return the manifest of one upstream."""
     extra = "".join(f"{key}: {value}\n" for key, value in settings.items())
     return {f"{name}.yaml": f"kind: Upstream\nname: {name}\nbase_url: {url}\n{extra}"}
+
+
+def url_of(port: int) -> str:
+    """Return the base address of an upstream on a port."""
+    return f"http://127.0.0.1:{port}/v1"
 
 
 def host(**settings: object) -> dict[str, str]:

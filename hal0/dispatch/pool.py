@@ -81,7 +81,7 @@ class Pool:
     _heads: Remembered[AnswerHead] = field(default_factory=Remembered)
     _busy: set[Connection] = field(default_factory=set)
 
-    async def ask(self, origin: Origin, request: bytes, *, gap: float, headless: bool = False) -> Connection:
+    async def ask(self, origin: Origin, request: bytes, *, gap: float) -> Connection:
         """Send a whole request and return the connection once the answer's head is there. Then ``give_back`` it.
 
         Raises ``EngineUnreachable`` where nothing was sent, ``EngineLost`` where no answer came. A connection that
@@ -90,11 +90,11 @@ class Pool:
         connection = self.take(origin) or await self._connect(origin)
         was_used = connection.reused
         try:
-            return await self._answered(connection, request, gap, headless=headless)
+            return await self._answered(connection, request, gap)
         except EngineLost as lost:
             if lost.begun or not was_used:
                 raise
-        return await self._answered(await self._connect(origin), request, gap, headless=headless)
+        return await self._answered(await self._connect(origin), request, gap)
 
     async def open(self, origin: Origin, *, gap: float, headless: bool = False) -> Connection:
         """Return a fresh connection for a request that is sent in parts and can't be sent again."""
@@ -159,8 +159,8 @@ class Pool:
                 raise Refusal(503, "host.exhausted", message, retry_after=1) from error
             raise EngineUnreachable(str(error)) from error
 
-    async def _answered(self, connection: Connection, request: bytes, gap: float, *, headless: bool) -> Connection:
-        self.use(connection, request, gap, headless=headless)
+    async def _answered(self, connection: Connection, request: bytes, gap: float) -> Connection:
+        self.use(connection, request, gap)
         try:
             await connection.answer()
         except BaseException:

@@ -434,8 +434,17 @@ async def engine(script: Script) -> AsyncIterator[Engine]:
         await server.wait_closed()
 
 
-def saying(*answers: bytes, requests: list[Message] | None = None, then_close: bool = False) -> Script:
-    """Return the script of an engine that answers the requests of each connection with these bytes in turn."""
+def saying(
+    *answers: bytes,
+    requests: list[Message] | None = None,
+    ended: list[bytes] | None = None,
+    then_close: bool = False,
+) -> Script:
+    """Return the script of an engine that answers the requests of each connection with these bytes in turn.
+
+    No bytes are no answer. To ``requests`` it adds what it is asked, and to ``ended`` what came between its last words
+    and the connection's end, once that is there.
+    """
 
     async def script(peer: Peer) -> None:
         for answer in answers:
@@ -444,7 +453,9 @@ def saying(*answers: bytes, requests: list[Message] | None = None, then_close: b
                 requests.append(request)
             await peer.say(answer)
         if not then_close:
-            await peer.rest()
+            rest = await peer.rest()
+            if ended is not None:
+                ended.append(rest)
 
     return script
 

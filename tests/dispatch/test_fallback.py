@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 from plane import (
+    CHAT,
     STREAM,
     Engine,
     awake,
@@ -27,6 +28,7 @@ from plane import (
     sse,
     until,
     upstream,
+    url_of,
 )
 from scenes import MODEL, Scene, slot
 
@@ -42,14 +44,12 @@ async def chain(scene: Scene, *, waits: bool = False, **settings: object) -> Asy
     async with AsyncExitStack() as stack:
         one, two, far = [await stack.enter_async_context(engine_on(answer=named(name))) for name in NAMES]
         order = {"fallback": "[two, far/big]"} | ({} if waits else {"load_wait": 0})
-        scene.declare(
-            MODEL,
+        manifests = [
             slot("one", **({"port": one.port} | order | settings)),
             slot("two", port=two.port, load_wait=0, fallback="[one]"),
-            upstream("far", f"http://127.0.0.1:{far.port}/v1", models="[big]"),
-        )
-        await scene.settle()
-        client, _ = await stack.enter_async_context(served(scene))
+            upstream("far", url_of(far.port), models="[big]"),
+        ]
+        client, _ = await stack.enter_async_context(served(scene, MODEL, *manifests))
         yield client, (one, two, far)
 
 
@@ -87,7 +87,7 @@ async def test_what_is_not_ready_in_time_is_passed_over_in_the_order_of_the_mani
 ) -> None:
     down(scene, *gone)
     async with chain(scene) as (client, engines):
-        async with client.post("/v1/chat/completions", json=ASK) as answer:
+        async with client.post(CHAT, json=ASK) as answer:
             assert (answer.status, await answer.json()) == (200, {"by": by})
             assert ("X-Hal0-Slot" in answer.headers) is not ("X-Hal0-Upstream" in answer.headers)
         assert all(scene.reconciler.demands.all[name].in_flight == 0 for name in gone)
@@ -129,7 +129,7 @@ async def test_the_last_ones_own_error_is_passed_on_as_it_is(scene: Scene) -> No
         for engine in engines:
             engine.answer = failing(500)
         engines[-1].answer = failing(503, **{"Retry-After": "7", "X-Mine": "yes"})
-        async with client.post("/v1/chat/completions", json=ASK) as answer:
+        async with client.post(CHAT, json=ASK) as answer:
             assert (answer.status, await answer.json()) == (503, {"error": {"message": "mine"}})
             assert (answer.headers["Retry-After"], answer.headers["X-Mine"]) == ("7", "yes")
             assert answer.headers["X-Hal0-Upstream"] == "far"
@@ -175,7 +175,7 @@ async def test_a_slot_that_is_busy_is_left_for_the_next_one(scene: Scene) -> Non
     gate = asyncio.Event()
     async with chain(scene, concurrency=1, queue=0) as (client, engines):
         engines[0].answer = gated(gate)
-        first = asyncio.create_task(client.post("/v1/chat/completions", json=ASK))
+        first = asyncio.create_task(client.post(CHAT, json=ASK))
         await until(lambda: engines[0].now)
         assert await said(client, body=ASK) == (200, {"by": "two"})
         gate.set()
@@ -203,7 +203,7 @@ async def test_a_stream_that_has_begun_is_not_begun_again_elsewhere(scene: Scene
     async with (
         raw_server(STREAM, *more) as port,
         chain(scene, port=port) as (client, engines),
-        client.post("/v1/chat/completions", json=ASK | {"stream": True}) as answer,
+        client.post(CHAT, json=ASK | {"stream": True}) as answer,
     ):
         assert b"stream.broken" in await answer.read()
     assert counts(engines) == [0, 0, 0]
@@ -217,14 +217,11 @@ async def test_a_failure_that_takes_its_time_is_not_waited_for(scene: Scene) -> 
 
 async def test_an_upstream_falls_back_to_a_slot(scene: Scene) -> None:
     async with engine_on(answer=failing(500)) as far, engine_on() as near:
-        url = f"http://127.0.0.1:{far.port}/v1"
-        scene.declare(
-            MODEL,
+        manifests = [
             slot("near", port=near.port, set="{seed: 1}"),
-            upstream("far", url, models="[big]", fallback="[near]", failures=2),
-        )
-        await scene.settle()
-        async with served(scene) as (client, _):
+            upstream("far", url_of(far.port), models="[big]", fallback="[near]", failures=2),
+        ]
+        async with served(scene, MODEL, *manifests) as (client, _):
             for _ in range(4):
                 assert await said(client, body={"model": "big"}) == (200, {"said": "hello"})
     assert (len(far.asked), len(near.asked)) == (2, 4)  # its breaker is open by then
@@ -235,10 +232,8 @@ async def test_an_upstream_falls_back_to_a_slot(scene: Scene) -> None:
 async def test_an_upstream_without_its_key_falls_back(scene: Scene) -> None:
     async with engine_on() as near:
         key = "{env: NO_SUCH_KEY}"
-        far = upstream("far", "http://127.0.0.1:1/v1", models="[big]", fallback="[near]", api_key=key)
-        scene.declare(MODEL, slot("near", port=near.port), far)
-        await scene.settle()
-        async with served(scene) as (client, _):
+        far = upstream("far", url_of(1), models="[big]", fallback="[near]", api_key=key)
+        async with served(scene, MODEL, slot("near", port=near.port), far) as (client, _):
             assert (await said(client, body={"model": "big"}))[0] == 200
 
 
@@ -263,14 +258,11 @@ async def test_a_request_that_is_wrong_is_refused_and_not_tried_elsewhere(scene:
 async def test_a_form_falls_back_as_long_as_none_of_it_was_sent(scene: Scene) -> None:
     scene.prober.answers["ears"] = ProbeResult.LOADING
     async with engine_on() as ears, engine_on() as far:
-        url = f"http://127.0.0.1:{far.port}/v1"
-        scene.declare(
-            MODEL,
+        manifests = [
             slot("ears", type="transcription", port=ears.port, load_wait=0, fallback="[far/whisper]"),
-            upstream("far", url, models="[whisper]"),
-        )
-        await scene.settle()
-        async with served(scene) as (client, _):
+            upstream("far", url_of(far.port), models="[whisper]"),
+        ]
+        async with served(scene, MODEL, *manifests) as (client, _):
             path = "/v1/audio/transcriptions"
             async with client.post(path, data=recording(300_000)) as answer:
                 assert answer.status == 200
@@ -297,14 +289,12 @@ async def test_a_client_that_goes_is_not_tried_for_elsewhere(scene: Scene) -> No
 
 async def test_a_fallback_that_an_upstream_does_not_have_is_passed_over(scene: Scene) -> None:
     async with engine_on(answer=models_listed("big")) as far, engine_on(answer=failing(500)) as one, engine_on() as two:
-        scene.declare(
-            MODEL,
+        manifests = [
             slot("one", port=one.port, fallback="[far/gone, two]"),
             slot("two", port=two.port),
-            upstream("far", f"http://127.0.0.1:{far.port}/v1"),
-        )
-        await scene.settle()
-        async with served(scene) as (client, _):
+            upstream("far", url_of(far.port)),
+        ]
+        async with served(scene, MODEL, *manifests) as (client, _):
             assert await said(client, body=ASK) == (200, {"said": "hello"})
     assert ([request.path for request in far.asked], len(two.asked)) == (["/v1/models"], 1)
 
@@ -324,7 +314,7 @@ async def test_an_error_is_passed_on_as_it_is_where_the_fallback_turns_out_to_le
 async def test_a_stream_of_a_fallback_passes_as_it_is(scene: Scene) -> None:
     async with chain(scene) as (client, engines):
         engines[0].answer, engines[1].answer = failing(503), sse(b"data: 1\n\n", b"data: [DONE]\n\n")
-        async with client.post("/v1/chat/completions", json=ASK | {"stream": True}) as answer:
+        async with client.post(CHAT, json=ASK | {"stream": True}) as answer:
             assert await answer.read() == b"data: 1\n\ndata: [DONE]\n\n"
 
 

@@ -19,7 +19,7 @@ import pytest
 from aiohttp import ClientSession, web
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from plane import Bench, engine_on, error_of, host, many_clients, raw, served, until, upstream
+from plane import Bench, engine_on, error_of, host, many_clients, raw, served, until, upstream, url_of
 from scenes import MODEL, Scene, slot
 
 from hal0.core.endpoints import ENDPOINTS
@@ -116,9 +116,8 @@ async def target(scene: Scene, caplog: pytest.LogCaptureFixture) -> AsyncIterato
             port = await stack.enter_async_context(lenient())
             manifests.append(slot(kind, type=kind, port=port, aliases=f"[{kind}-1]", set="{seed: 1}"))
         far = await stack.enter_async_context(lenient())
-        scene.declare(*manifests, upstream("far", f"http://127.0.0.1:{far}/v1"))
-        await scene.settle()
-        _, socket = await stack.enter_async_context(served(scene))
+        manifests.append(upstream("far", url_of(far)))
+        _, socket = await stack.enter_async_context(served(scene, *manifests))
         made = Target(socket, caplog)
         await made.ask(post("/v1/completions", b'{"model": "far/big"}'))
         caplog.clear()
@@ -410,9 +409,8 @@ files = st.builds(file_of, contents)
 async def ears(scene: Scene) -> AsyncIterator[Bench]:
     """A hal0 with a slot that listens; its engine's answer is marked."""
     async with engine_on(answer=marked) as engine:
-        scene.declare(MODEL, host(max_body="64Mi"), slot("ears", type="transcription", port=engine.port))
-        await scene.settle()
-        async with served(scene) as (client, socket):
+        ears = slot("ears", type="transcription", port=engine.port)
+        async with served(scene, MODEL, host(max_body="64Mi"), ears) as (client, socket):
             yield Bench(scene, engine, client, socket)
 
 
@@ -538,9 +536,8 @@ async def sinking(scene: Scene, max_body: str = "64Mi") -> AsyncIterator[tuple[S
     server = await asyncio.start_server(sink.serve, "127.0.0.1", 0)
     async with server:
         sink.port = server.sockets[0].getsockname()[1]
-        scene.declare(MODEL, host(max_body=max_body), slot("ears", type="transcription", port=sink.port))
-        await scene.settle()
-        async with served(scene) as (_, socket):
+        ears = slot("ears", type="transcription", port=sink.port)
+        async with served(scene, MODEL, host(max_body=max_body), ears) as (_, socket):
             try:
                 yield sink, socket
             finally:

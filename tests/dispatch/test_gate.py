@@ -158,10 +158,9 @@ async def test_a_client_waits_as_long_as_it_says_whatever_the_manifests_say(
 
 async def test_a_form_waits_for_its_slot_as_well(scene: Scene, engine: Engine) -> None:
     scene.prober.answers["ears"] = ProbeResult.LOADING
-    scene.declare(MODEL, slot("ears", type="transcription", port=engine.port))
-    await scene.settle()
     form = recording()
-    async with served(scene) as (client, _), awake(scene):
+    ears = slot("ears", type="transcription", port=engine.port)
+    async with served(scene, MODEL, ears) as (client, _), awake(scene):
         asking = asyncio.create_task(client.post("/v1/audio/transcriptions", data=form))
         await until(lambda: scene.reconciler.demands.waiting("ears"))
         del scene.prober.answers["ears"]
@@ -174,10 +173,8 @@ async def test_a_form_waits_for_its_slot_as_well(scene: Scene, engine: Engine) -
 async def test_a_form_whose_engine_refuses_the_connection_waits_too(scene: Scene) -> None:
     async with engine_on() as gone:
         port = gone.port
-    scene.declare(MODEL, slot("ears", type="transcription", port=port))
-    await scene.settle()
     form = recording()
-    async with served(scene) as (client, _), awake(scene):
+    async with served(scene, MODEL, slot("ears", type="transcription", port=port)) as (client, _), awake(scene):
         asking = asyncio.create_task(client.post("/v1/audio/transcriptions", data=form))
         await until(lambda: not scene.reconciler.demands.is_open("ears"))
         async with engine_on(port), await asking as answer:
@@ -220,9 +217,7 @@ async def test_a_client_is_told_to_come_again_when_the_slot_is_likely_to_be_read
 async def test_a_slot_that_is_removed_while_requests_wait_is_not_found(scene: Scene, engine: Engine) -> None:
     scene.prober.answers["chat"] = ProbeResult.LOADING
     others = {**slot("a"), **slot("b")}
-    scene.declare(MODEL, slot("chat", port=engine.port), others)
-    await scene.settle()
-    async with served(scene) as (client, path), awake(scene):
+    async with served(scene, MODEL, slot("chat", port=engine.port), others) as (client, path), awake(scene):
         asking = [asked(Bench(scene, engine, client, path)) for _ in range(3)]
         await until(lambda: waiting(scene) == 3)
         scene.declare(MODEL, others)
@@ -277,32 +272,18 @@ async def test_a_load_that_fails_is_told_to_all_who_wait_for_it_and_the_next_one
 # Places at the engine.
 
 
+@pytest.mark.parametrize("loads_first", [False, True])
 @pytest.mark.parametrize("abort", ["cancel", "drain"])
 async def test_no_more_requests_are_at_the_engine_than_its_slot_allows(
-    scene: Scene, engine: Engine, abort: str
+    scene: Scene, engine: Engine, abort: str, *, loads_first: bool
 ) -> None:
     gate = asyncio.Event()
     engine.answer = gated(gate)
-    async with bench_of(scene, engine, concurrency=2, abort=abort) as bench:
+    async with (loading if loads_first else bench_of)(scene, engine, concurrency=3, abort=abort) as bench:
         asking = [asyncio.create_task(bench.ask()) for _ in range(20)]
-        await until(lambda: serving(scene) + waiting(scene) == 20 and engine.now >= 2)
-        gate.set()
-        for answer in await asyncio.gather(*asking):
-            await answer.read()
-    assert engine.most == 2
-    assert len(engine.asked) == 20
-
-
-@pytest.mark.parametrize("abort", ["cancel", "drain"])
-async def test_no_more_requests_are_at_the_engine_than_allowed_when_many_waited_for_it_to_load(
-    scene: Scene, engine: Engine, abort: str
-) -> None:
-    gate = asyncio.Event()
-    engine.answer = gated(gate)
-    async with loading(scene, engine, concurrency=3, abort=abort) as bench:
-        asking = [asyncio.create_task(bench.ask()) for _ in range(20)]
-        await until(partial(_wait, scene, 20))
-        loaded(scene)
+        await until(lambda: serving(scene) + waiting(scene) == 20)
+        if loads_first:
+            loaded(scene)
         await until(lambda: engine.now >= 3)
         gate.set()
         for answer in await asyncio.gather(*asking):
@@ -413,10 +394,9 @@ async def test_requests_that_wait_for_a_place_keep_their_order_over_a_swap(scene
 @pytest.mark.parametrize("why", ["removed", "never", "broken"])
 async def test_all_who_wait_for_a_place_are_told_when_the_slot_is_gone(scene: Scene, engine: Engine, why: str) -> None:
     others = {**slot("a"), **slot("b")}
-    scene.declare(MODEL, slot("chat", port=engine.port, concurrency=1, drain_timeout=0), others)
-    await scene.settle()
+    chat = slot("chat", port=engine.port, concurrency=1, drain_timeout=0)
     engine.answer = gated(asyncio.Event())
-    async with served(scene) as (client, path), awake(scene):
+    async with served(scene, MODEL, chat, others) as (client, path), awake(scene):
         bench = Bench(scene, engine, client, path)
         first = asyncio.create_task(bench.ask())
         await until(lambda: serving(scene))

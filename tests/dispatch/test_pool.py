@@ -89,30 +89,18 @@ async def test_a_connection_whose_answer_says_so_is_not_kept(answer: bytes) -> N
 
 
 async def test_an_answer_that_is_given_back_before_its_end_is_cut_off() -> None:
-    seen: list[bytes] = []
-
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.say(BEGUN)
-        seen.append(await peer.rest())
-
-    async with pool_for(script) as (pool, engine):
+    ended: list[bytes] = []
+    async with pool_for(saying(BEGUN, ended=ended)) as (pool, engine):
         connection = await pool.ask(engine.origin, ASK, gap=60)
         pool.give_back(engine.origin, connection)
-        await until(lambda: seen == [b""])
+        await until(lambda: ended == [b""])
         assert pool.take(engine.origin) is None
 
 
 async def test_not_more_connections_are_kept_than_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "_MOST_IDLE", 2)
     ended: list[bytes] = []
-
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.say(ANSWER)
-        ended.append(await peer.rest())
-
-    async with pool_for(script) as (pool, engine):
+    async with pool_for(saying(ANSWER, ended=ended)) as (pool, engine):
         connections = await asyncio.gather(*(pool.ask(engine.origin, ASK, gap=60) for _ in range(5)))
         for connection in connections:
             await finish(pool, engine.origin, connection)
@@ -154,12 +142,7 @@ async def test_a_connection_that_the_engine_closed_while_it_was_unused_is_not_ta
 
 async def test_a_kept_connection_that_dies_on_a_request_is_replaced_once() -> None:
     requests: list[Message] = []
-
-    async def dies(peer: Peer) -> None:
-        requests.append(await peer.request())
-        await peer.say(ANSWER)
-        requests.append(await peer.request())
-
+    dies = saying(ANSWER, b"", requests=requests, then_close=True)
     async with pool_for(answering(dies, saying(ANSWER, requests=requests))) as (pool, engine):
         await ask(pool, engine.origin)
         assert await ask(pool, engine.origin) == b"{}"
@@ -180,14 +163,8 @@ async def test_a_kept_connection_that_is_reset_by_a_request_is_replaced_once() -
 
 
 async def test_the_retry_that_dies_as_well_is_the_end() -> None:
-    async def once(peer: Peer) -> None:
-        await peer.request()
-        await peer.say(ANSWER)
-        await peer.request()
-
-    async def never(peer: Peer) -> None:
-        await peer.request()
-
+    once = saying(ANSWER, b"", then_close=True)
+    never = saying(b"", then_close=True)
     async with pool_for(answering(once, never)) as (pool, engine):
         await ask(pool, engine.origin)
         with pytest.raises(EngineLost):
@@ -197,11 +174,7 @@ async def test_the_retry_that_dies_as_well_is_the_end() -> None:
 
 async def test_a_fresh_connection_that_dies_is_not_replaced() -> None:
     requests: list[Message] = []
-
-    async def dies(peer: Peer) -> None:
-        requests.append(await peer.request())
-
-    async with pool_for(dies) as (pool, engine):
+    async with pool_for(saying(b"", requests=requests, then_close=True)) as (pool, engine):
         with pytest.raises(EngineLost) as lost:
             await ask(pool, engine.origin)
         assert not lost.value.begun
@@ -211,14 +184,7 @@ async def test_a_fresh_connection_that_dies_is_not_replaced() -> None:
 @pytest.mark.parametrize("first", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", BEGUN[:-5], b"garbage\r\n\r\n"])
 async def test_a_kept_connection_that_dies_after_a_first_byte_is_not_replaced(first: bytes) -> None:
     requests: list[Message] = []
-
-    async def dies(peer: Peer) -> None:
-        requests.append(await peer.request())
-        await peer.say(ANSWER)
-        requests.append(await peer.request())
-        await peer.say(first)
-
-    async with pool_for(dies) as (pool, engine):
+    async with pool_for(saying(ANSWER, first, requests=requests, then_close=True)) as (pool, engine):
         await ask(pool, engine.origin)
         with pytest.raises(EngineLost) as lost:
             await ask(pool, engine.origin)
@@ -228,13 +194,7 @@ async def test_a_kept_connection_that_dies_after_a_first_byte_is_not_replaced(fi
 
 async def test_a_request_is_not_sent_again_because_its_engine_is_silent() -> None:
     requests: list[Message] = []
-
-    async def silent(peer: Peer) -> None:
-        requests.append(await peer.request())
-        await peer.say(ANSWER)
-        requests.append(await peer.request())
-        await peer.rest()
-
+    silent = saying(ANSWER, b"", requests=requests)
     async with pool_for(answering(silent, saying(ANSWER, requests=requests))) as (pool, engine):
         await ask(pool, engine.origin)
         asking = asyncio.create_task(ask(pool, engine.origin))
@@ -306,38 +266,25 @@ async def test_a_request_that_is_sent_in_parts_never_takes_a_kept_connection() -
 
 
 async def test_giving_up_while_the_engine_thinks_cuts_its_connection() -> None:
-    asked, gone = asyncio.Event(), asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        asked.set()
-        await peer.rest()
-        gone.set()
-
-    async with pool_for(script) as (pool, engine):
+    requests: list[Message] = []
+    ended: list[bytes] = []
+    async with pool_for(saying(b"", requests=requests, ended=ended)) as (pool, engine):
         asking = asyncio.create_task(pool.ask(engine.origin, ASK, gap=60))
-        await soon(asked.wait())
+        await until(lambda: requests)
         asking.cancel()
-        await soon(gone.wait())
+        await until(lambda: ended)
         assert asking.cancelled()
         assert pool.take(engine.origin) is None
         assert not pool._busy
 
 
 async def test_giving_up_amid_the_answer_cuts_its_connection() -> None:
-    gone = asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.say(BEGUN)
-        await peer.rest()
-        gone.set()
-
-    async with pool_for(script) as (pool, engine):
+    ended: list[bytes] = []
+    async with pool_for(saying(BEGUN, ended=ended)) as (pool, engine):
         asking = asyncio.create_task(ask(pool, engine.origin))
         await until(lambda: any(each.status for each in pool._busy))
         asking.cancel()
-        await soon(gone.wait())
+        await until(lambda: ended)
         assert not pool._busy
 
 
@@ -365,21 +312,14 @@ def idle(engine: Engine, pool: Pool) -> list[Connection]:
 
 @pytest.mark.usefixtures("_swift")
 async def test_the_sweep_ends_connections_that_are_unused_for_long() -> None:
-    gone = asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.say(ANSWER)
-        await peer.rest()
-        gone.set()
-
-    async with pool_for(script) as (pool, engine):
+    ended: list[bytes] = []
+    async with pool_for(saying(ANSWER, ended=ended)) as (pool, engine):
         await ask(pool, engine.origin)
         sweeping = asyncio.create_task(pool.sweep())
         await turns(20)
         (connection,) = idle(engine, pool)
         connection.touched -= 1000
-        await soon(gone.wait())
+        await until(lambda: ended)
         assert not pool._idle
         sweeping.cancel()
 
@@ -407,13 +347,7 @@ async def test_the_sweep_ends_silent_exchanges() -> None:
 
 async def test_closing_cuts_every_connection() -> None:
     ended: list[bytes] = []
-
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.say(ANSWER)
-        ended.append(await peer.rest())
-
-    async with pool_for(script) as (pool, engine):
+    async with pool_for(saying(ANSWER, ended=ended)) as (pool, engine):
         unused, busy = [await pool.ask(engine.origin, ASK, gap=60) for _ in range(2)]
         await finish(pool, engine.origin, unused)
         pool.close()

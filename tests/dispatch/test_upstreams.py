@@ -31,14 +31,15 @@ from plane import (
     ready,
     recording,
     scene_in,
+    scraped,
     served,
     served_on_tcp,
     sse,
     taken_port,
     until,
     upstream,
+    url_of,
 )
-from prometheus_client.parser import text_string_to_metric_families
 from scenes import MODEL, Scene, slot
 
 from hal0.dispatch import upstreams
@@ -57,14 +58,8 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def far(scene: Scene, engine: Engine, **settings: object) -> AsyncIterator[ClientSession]:
     """Serve one upstream, called ``far``, that is an engine; return a client of hal0."""
-    scene.declare(upstream("far", url_of(engine.port), **settings))
-    await scene.settle()
-    async with served(scene) as (client, _):
+    async with served(scene, upstream("far", url_of(engine.port), **settings)) as (client, _):
         yield client
-
-
-def url_of(port: int) -> str:
-    return f"http://127.0.0.1:{port}/v1"
 
 
 async def said(client: ClientSession, path: str = CHAT, body: object = None, **headers: str) -> tuple[int, Any]:
@@ -171,9 +166,8 @@ async def test_cold_upstreams_are_all_asked_at_once_and_each_of_them_once(scene:
 
     async with AsyncExitStack() as stack:
         engines = [await stack.enter_async_context(engine_on(answer=slow)) for _ in range(4)]
-        scene.declare(*(upstream(f"u{number}", url_of(each.port)) for number, each in enumerate(engines)))
-        await scene.settle()
-        client, _ = await stack.enter_async_context(served(scene))
+        manifests = [upstream(f"u{number}", url_of(each.port)) for number, each in enumerate(engines)]
+        client, _ = await stack.enter_async_context(served(scene, *manifests))
         asking = [
             asyncio.create_task(said(client, body={"model": f"m{each.port}"})) for each in engines for _ in range(10)
         ]
@@ -207,9 +201,8 @@ async def test_a_prefix_is_taken_off(scene: Scene, engine: Engine, prefix: str, 
 
 async def test_of_two_that_list_a_model_the_prefix_says_which(scene: Scene) -> None:
     async with engine_on(answer=models_listed("big")) as one, engine_on(answer=models_listed("big")) as other:
-        scene.declare(upstream("one", url_of(one.port)), upstream("other", url_of(other.port)))
-        await scene.settle()
-        async with served(scene) as (client, _):
+        manifests = [upstream("one", url_of(one.port)), upstream("other", url_of(other.port))]
+        async with served(scene, *manifests) as (client, _):
             for name in ("other/big", "one/big", "big"):
                 assert (await said(client, body={"model": name}))[0] == 200
     assert (len(posts(one)), len(posts(other))) == (2, 1)
@@ -217,9 +210,8 @@ async def test_of_two_that_list_a_model_the_prefix_says_which(scene: Scene) -> N
 
 async def test_a_slot_comes_before_an_upstream_that_lists_its_name(scene: Scene, engine: Engine) -> None:
     async with engine_on(answer=models_listed("chat", "m")) as other:
-        scene.declare(MODEL, slot("chat", port=engine.port), upstream("far", url_of(other.port)))
-        await scene.settle()
-        async with served(scene) as (client, _):
+        chat = slot("chat", port=engine.port)
+        async with served(scene, MODEL, chat, upstream("far", url_of(other.port))) as (client, _):
             await known(client)
             for name in ("chat", "m"):
                 assert (await said(client, body={"model": name}))[0] == 200
@@ -299,9 +291,8 @@ async def test_a_list_that_is_none_is_an_error_that_is_shown_and_keeps_nobody_el
     scene: Scene, engine: Engine, caplog: pytest.LogCaptureFixture, wire: bytes
 ) -> None:
     async with raw_server(wire) as port:
-        scene.declare(MODEL, slot("chat", port=engine.port), upstream("far", url_of(port)))
-        await scene.settle()
-        async with served(scene) as (client, _):
+        chat = slot("chat", port=engine.port)
+        async with served(scene, MODEL, chat, upstream("far", url_of(port))) as (client, _):
             assert (await said(client, body={"model": "chat"}))[0] == 200
             row = await known(client)
             assert row["models"] == []
@@ -328,9 +319,8 @@ async def _listless(request: web.Request) -> web.StreamResponse:
 
 async def test_an_upstream_that_is_gone_does_not_keep_a_request_for_another_one(scene: Scene, engine: Engine) -> None:
     engine.answer = models_listed("big")
-    scene.declare(upstream("gone", url_of(free_port())), upstream("far", url_of(engine.port)))
-    await scene.settle()
-    async with served(scene) as (client, _):
+    gone = upstream("gone", url_of(free_port()))
+    async with served(scene, gone, upstream("far", url_of(engine.port))) as (client, _):
         assert (await said(client))[0] == 200
         assert (await known(client, "gone"))["list_error"]
         status, told = await said(client, body={"model": "gone/big"})
@@ -339,9 +329,8 @@ async def test_an_upstream_that_is_gone_does_not_keep_a_request_for_another_one(
 
 async def test_an_upstream_that_does_not_tell_in_time_is_not_waited_for_by_others(scene: Scene, engine: Engine) -> None:
     with taken_port() as port:
-        scene.declare(MODEL, slot("chat", port=engine.port), upstream("slow", url_of(port)))
-        await scene.settle()
-        async with served(scene) as (client, _):
+        chat = slot("chat", port=engine.port)
+        async with served(scene, MODEL, chat, upstream("slow", url_of(port))) as (client, _):
             unknown = asyncio.create_task(said(client))
             assert (await said(client, body={"model": "chat"}))[0] == 200
             assert not unknown.done()
@@ -355,9 +344,8 @@ async def test_a_fallback_that_is_not_known_yet_does_not_hold_up_the_slot_before
     monkeypatch.setattr(upstreams, "_PREFETCH_PATIENCE", 60.0)
     monkeypatch.setattr(upstreams, "_LIST_PATIENCE", 60.0)
     with taken_port() as port:
-        scene.declare(MODEL, slot("chat", port=engine.port, fallback="[slow/big]"), upstream("slow", url_of(port)))
-        await scene.settle()
-        async with served(scene) as (client, _):
+        chat = slot("chat", port=engine.port, fallback="[slow/big]")
+        async with served(scene, MODEL, chat, upstream("slow", url_of(port))) as (client, _):
             assert (await said(client, body={"model": "chat"}))[0] == 200
 
 
@@ -446,12 +434,13 @@ BROKEN_ANSWERS = {
 async def test_an_answer_that_is_none_is_said_to_be_so(
     scene: Scene, caplog: pytest.LogCaptureFixture, wire: bytes
 ) -> None:
-    async with raw_server(wire) as port:
-        scene.declare(upstream("far", url_of(port), models="[big]"))
-        await scene.settle()
-        async with served(scene) as (client, _), client.post(CHAT, json=ASK) as answer:
-            assert (answer.status, answer.headers["Retry-After"]) == (502, "1")
-            told = await answer.json()
+    async with (
+        raw_server(wire) as port,
+        far(scene, Engine(port=port), models="[big]") as client,
+        client.post(CHAT, json=ASK) as answer,
+    ):
+        assert (answer.status, answer.headers["Retry-After"]) == (502, "1")
+        told = await answer.json()
     assert error_of(told) == ("api_error", "upstream.unreachable")
     assert "far" in told["error"]["message"]
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
@@ -472,38 +461,32 @@ async def test_an_answer_of_any_framing_is_passed_on_in_whatever_pieces_it_comes
     scene: Scene, wire: bytes, piece: int
 ) -> None:
     pieces = [wire[at : at + piece] for at in range(0, len(wire), piece)]
-    async with raw_server(*pieces) as port:
-        scene.declare(upstream("far", url_of(port), models="[big]"))
-        await scene.settle()
-        async with served(scene) as (client, _):
-            assert await said(client) == (200, {})
+    async with raw_server(*pieces) as port, far(scene, Engine(port=port), models="[big]") as client:
+        assert await said(client) == (200, {})
 
 
 async def test_what_comes_behind_an_answer_does_not_reach_the_next_client(scene: Scene) -> None:
-    async with raw_server(answered(b"{}"), answered(b'{"stolen": true}'), stays=True) as port:
-        scene.declare(upstream("far", url_of(port), models="[big]"))
-        await scene.settle()
-        async with served(scene) as (client, _):
-            for _ in range(5):
-                status, told = await said(client)
-                assert (status, told) == (200, {}) or told["error"]["code"] == "upstream.unreachable"
+    wire = answered(b"{}"), answered(b'{"stolen": true}')
+    async with raw_server(*wire, stays=True) as port, far(scene, Engine(port=port), models="[big]") as client:
+        for _ in range(5):
+            status, told = await said(client)
+            assert (status, told) == (200, {}) or told["error"]["code"] == "upstream.unreachable"
 
 
 async def test_a_stream_that_breaks_off_ends_with_an_error_event(scene: Scene) -> None:
-    async with raw_server(STREAM, b"9\r\ndata: 1\n\n\r\n") as port:
-        scene.declare(upstream("far", url_of(port), models="[big]"))
-        await scene.settle()
-        async with served(scene) as (client, _), client.post(CHAT, json=ASK) as answer:
-            first, *_, last, rest = (await answer.read()).split(b"\n\n")
+    async with (
+        raw_server(STREAM, b"9\r\ndata: 1\n\n\r\n") as port,
+        far(scene, Engine(port=port), models="[big]") as client,
+        client.post(CHAT, json=ASK) as answer,
+    ):
+        first, *_, last, rest = (await answer.read()).split(b"\n\n")
     assert (first, rest) == (b"data: 1", b"")
     assert error_of(json.loads(last.removeprefix(b"data: ")))[1] == "stream.broken"
 
 
 async def test_one_that_says_nothing_for_too_long_is_given_up(scene: Scene) -> None:
     with taken_port() as port:
-        scene.declare(upstream("far", url_of(port), models="[big]", idle_timeout="200ms"))
-        await scene.settle()
-        async with served(scene) as (client, _):
+        async with far(scene, Engine(port=port), models="[big]", idle_timeout="200ms") as client:
             status, told = await said(client)
     assert (status, error_of(told)[1]) == (502, "upstream.unreachable")
 
@@ -522,11 +505,12 @@ async def test_a_client_that_goes_away_cancels_its_work(scene: Scene, engine: En
 async def test_an_answer_that_comes_before_all_of_a_form_was_sent_is_passed_on(scene: Scene, framing: bytes) -> None:
     refusal = answered(b'{"error": "too much"}', b"HTTP/1.1 413 Too Large\r\n" + framing)
     form = recording(8 * 2**20, model="big")
-    async with raw_server(refusal) as port:
-        scene.declare(upstream("far", url_of(port), models="[big]"))
-        await scene.settle()
-        async with served(scene) as (client, _), client.post("/v1/audio/transcriptions", data=form) as answer:
-            assert (answer.status, await answer.read()) == (413, b'{"error": "too much"}')
+    async with (
+        raw_server(refusal) as port,
+        far(scene, Engine(port=port), models="[big]") as client,
+        client.post("/v1/audio/transcriptions", data=form) as answer,
+    ):
+        assert (answer.status, await answer.read()) == (413, b'{"error": "too much"}')
 
 
 # Circuit breakers.
@@ -534,9 +518,8 @@ async def test_an_answer_that_comes_before_all_of_a_form_was_sent_is_passed_on(s
 
 async def up(client: ClientSession) -> float:
     """Return the metric that tells whether an upstream's breaker is closed."""
-    async with client.get("/metrics") as answer:
-        families = text_string_to_metric_families(await answer.text())
-    return next(family.samples[0].value for family in families if family.name == "hal0_upstream_up")
+    (value,) = (await scraped(client))["hal0_upstream_up"].values()
+    return value
 
 
 async def test_an_upstream_that_keeps_failing_is_left_alone_until_a_trial_succeeds(
@@ -771,9 +754,7 @@ async def test_an_upstream_of_anthropics_has_only_anthropics_paths(scene: Scene,
 
 
 async def test_an_error_on_anthropics_paths_is_in_its_envelope(scene: Scene) -> None:
-    scene.declare(upstream("far", url_of(free_port()), api="anthropic", models="[big]"))
-    await scene.settle()
-    async with served(scene) as (client, _):
+    async with far(scene, Engine(port=free_port()), api="anthropic", models="[big]") as client:
         status, told = await said(client, "/v1/messages")
     assert (status, set(told), told["type"]) == (502, {"type", "error"}, "error")
     assert (told["error"]["type"], told["error"]["code"]) == ("api_error", "upstream.unreachable")
@@ -790,9 +771,8 @@ async def test_an_error_on_anthropics_paths_is_in_its_envelope(scene: Scene) -> 
     ],
 )
 async def test_its_base_address_stands_for_v1(scene: Scene, engine: Engine, base: str, path: str) -> None:
-    scene.declare(upstream("far", f"http://127.0.0.1:{engine.port}{base}", models="[big]"))
-    await scene.settle()
-    async with served(scene) as (client, _):
+    there = upstream("far", f"http://127.0.0.1:{engine.port}{base}", models="[big]")
+    async with served(scene, there) as (client, _):
         assert (await said(client))[0] == 200
     assert engine.asked[0].path == path
 
@@ -803,9 +783,8 @@ async def test_its_base_address_stands_for_v1(scene: Scene, engine: Engine, base
 async def test_an_address_that_leads_nowhere_is_no_fault_of_hal0s(
     scene: Scene, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scene.declare(MODEL, upstream("far", where), upstream("near", where, models="[big]"))
-    await scene.settle()
-    async with served(scene) as (client, _):
+    near = upstream("near", where, models="[big]")
+    async with served(scene, MODEL, upstream("far", where), near) as (client, _):
         if scene.reconciler.snapshot.upstreams:  # else the manifest was refused, which is as good
             assert (await said(client))[1]["error"]["code"] == "upstream.unreachable"
             assert (await known(client))["list_error"]
@@ -815,9 +794,8 @@ async def test_an_address_that_leads_nowhere_is_no_fault_of_hal0s(
 async def test_one_that_speaks_no_tls_where_tls_is_declared_is_said_to_be_out_of_reach(
     scene: Scene, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scene.declare(upstream("far", f"https://127.0.0.1:{engine.port}/v1", models="[big]", api_key="{env: FAR_KEY}"))
-    await scene.settle()
-    async with served(scene) as (client, _):
+    url = url_of(engine.port).replace("http:", "https:")
+    async with served(scene, upstream("far", url, models="[big]", api_key="{env: FAR_KEY}")) as (client, _):
         status, told = await said(client)
     assert (status, error_of(told)[1]) in {(502, "upstream.unreachable"), (502, "upstream.failed")}
     assert engine.asked == []
@@ -833,11 +811,12 @@ async def two(tmp_path: Path, **settings: object) -> AsyncIterator[tuple[Scene, 
     async with scene_in(tmp_path / "there") as there, scene_in(tmp_path / "here") as here, engine_on() as engine:
         there.declare(MODEL, slot("chat", port=engine.port, run="on-demand"), settings.pop("host", {}))  # type: ignore[arg-type]
         await there.settle()
-        async with served_on_tcp(there) as address, awake(there):
-            here.declare(upstream("there", f"{address}/v1", **settings))
-            await here.settle()
-            async with served(here) as (client, _):
-                yield here, there, client, engine
+        async with (
+            served_on_tcp(there) as address,
+            awake(there),
+            served(here, upstream("there", f"{address}/v1", **settings)) as (client, _),
+        ):
+            yield here, there, client, engine
 
 
 async def test_a_slot_of_another_hal0_is_woken_and_answers(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from hal0.host.process_unit import RestartPolicy
 
 from .process_bench import (
     CRASHES,
-    QUICK,
     SLEEPS,
     definition,
     instance,
@@ -34,18 +33,9 @@ from .process_bench import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from hal0.host.ports import Runtime
-
-
-@pytest.fixture
-async def runtime(tmp_path: Path) -> AsyncIterator[ProcessRuntime]:
-    runtime = ProcessRuntime(tmp_path, policy=QUICK)
-    yield runtime
-    await runtime.stop_all()
-    await runtime.close()
 
 
 async def test_it_is_a_runtime(runtime: ProcessRuntime) -> None:

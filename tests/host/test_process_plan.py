@@ -19,22 +19,12 @@ from hal0.core.world import World
 from hal0.host import process_table as table
 from hal0.host.process import ProcessRuntime
 
-from .process_bench import QUICK, SLEEPS, definition, instance, put, script, service
+from .process_bench import SLEEPS, definition, instance, put, script, service
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from hal0.core.spec import Desired
 
 HIDDEN = "s3cr3t-value"
-
-
-@pytest.fixture
-async def runtime(tmp_path: Path) -> AsyncIterator[ProcessRuntime]:
-    runtime = ProcessRuntime(tmp_path, policy=QUICK)
-    yield runtime
-    await runtime.stop_all()
-    await runtime.close()
 
 
 def wanted(folder: Path, env: dict[str, str]) -> Desired:

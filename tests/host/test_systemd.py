@@ -18,7 +18,7 @@ from hal0.host.systemd import Systemd, unit_name, unit_path
 from .fake_systemd import MANAGER, PATH, Daemon, FakeSystemd
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator
     from pathlib import Path
 
 UNIT = "hal0-slot@chat.service"
@@ -29,20 +29,9 @@ def scope_at(address: str) -> Scope:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path)
-    daemon.start()
-    yield daemon
-    daemon.kill()
-
-
-@pytest.fixture
-async def fake(daemon: Daemon) -> AsyncIterator[FakeSystemd]:
-    fake = FakeSystemd(daemon.address)
-    await fake.serve()
-    fake.add(UNIT)
-    yield fake
-    fake.close()
+def fake(fake_systemd: FakeSystemd) -> FakeSystemd:
+    fake_systemd.add(UNIT)
+    return fake_systemd
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from hal0.host.scope import Scope
 from hal0.host.systemd_runtime import SystemdRuntime, activity_of
 
 from .fake_podman import IMAGE, FakePodman, inspected, row_4
-from .fake_systemd import Daemon, FakeSystemd
+from .fake_systemd import FakeSystemd
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 REF = "localhost/tiny:1"
@@ -31,22 +31,6 @@ def scope(tmp_path: Path) -> Scope:
         bus_address=f"unix:path={tmp_path}/bus",
         podman_socket=f"unix://{tmp_path}/podman.sock",
     )
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path)
-    daemon.start()
-    yield daemon
-    daemon.kill()
-
-
-@pytest.fixture
-async def systemd(daemon: Daemon) -> AsyncIterator[FakeSystemd]:
-    fake = FakeSystemd(daemon.address)
-    await fake.serve()
-    yield fake
-    fake.close()
 
 
 @pytest.fixture
@@ -82,9 +66,9 @@ async def test_a_host_with_nothing_knows_only_its_disk(runtime: SystemdRuntime) 
             assert isinstance(fact, Unknown)
 
 
-async def test_all_sources_name_slots(runtime: SystemdRuntime, systemd: FakeSystemd, podman: FakePodman) -> None:
+async def test_all_sources_name_slots(runtime: SystemdRuntime, fake_systemd: FakeSystemd, podman: FakePodman) -> None:
     await runtime.write("on-disk", "text")
-    systemd.add(unit_name("in-memory"), "active", "running")
+    fake_systemd.add(unit_name("in-memory"), "active", "running")
     podman.containers = [row_4("hal0-slot-orphan"), row_4("x", **{"hal0.slot": "../not a slot"})]
     podman.inspections = {"id-of-hal0-slot-orphan": inspected(["podman"])}
     seen = await runtime.observe({"wanted": REF})
@@ -97,11 +81,13 @@ async def test_all_sources_name_slots(runtime: SystemdRuntime, systemd: FakeSyst
     assert absent.definition == absent.service == absent.instance == absent.image == Known(None)
 
 
-async def test_a_service_as_systemd_has_it(runtime: SystemdRuntime, systemd: FakeSystemd, podman: FakePodman) -> None:
+async def test_a_service_as_systemd_has_it(
+    runtime: SystemdRuntime, fake_systemd: FakeSystemd, podman: FakePodman
+) -> None:
     assert podman.images
     await runtime.write("chat", "text")
     own = str(runtime._dropins.path("chat"))
-    systemd.add(
+    fake_systemd.add(
         unit_name("chat"),
         "failed",
         "failed",
@@ -129,18 +115,20 @@ async def test_a_service_as_systemd_has_it(runtime: SystemdRuntime, systemd: Fak
     )
 
 
-async def test_a_bare_instance_of_the_template_is_no_service(runtime: SystemdRuntime, systemd: FakeSystemd) -> None:
-    systemd.add(unit_name("bare"))
-    systemd.add(unit_name("failed"), "failed", "failed")
+async def test_a_bare_instance_of_the_template_is_no_service(
+    runtime: SystemdRuntime, fake_systemd: FakeSystemd
+) -> None:
+    fake_systemd.add(unit_name("bare"))
+    fake_systemd.add(unit_name("failed"), "failed", "failed")
     seen = await runtime.observe({})
     assert seen["bare"].service == Known(None)
     assert service_of(seen["failed"]).activity is Activity.FAILED
 
 
-async def test_what_cannot_be_understood_is_unknown(runtime: SystemdRuntime, systemd: FakeSystemd) -> None:
-    systemd.add(unit_name("odd"), "levitating")
-    systemd.add(unit_name("poor"), "active")
-    del systemd.units[unit_name("poor")]["NeedDaemonReload"]
+async def test_what_cannot_be_understood_is_unknown(runtime: SystemdRuntime, fake_systemd: FakeSystemd) -> None:
+    fake_systemd.add(unit_name("odd"), "levitating")
+    fake_systemd.add(unit_name("poor"), "active")
+    del fake_systemd.units[unit_name("poor")]["NeedDaemonReload"]
     seen = await runtime.observe({})
     assert isinstance(seen["odd"].service, Unknown)
     assert isinstance(seen["poor"].service, Unknown)
@@ -166,23 +154,23 @@ def test_activities(active: str, sub: str, job: str, activity: Activity) -> None
     assert activity_of(active, sub, job) is activity
 
 
-async def test_events_of_both_sources(runtime: SystemdRuntime, systemd: FakeSystemd, podman: FakePodman) -> None:
+async def test_events_of_both_sources(runtime: SystemdRuntime, fake_systemd: FakeSystemd, podman: FakePodman) -> None:
     async with contextlib.aclosing(runtime.events()) as events:
         assert await anext(events) == "*"
         await podman.streams.get()
-        await systemd.subscribed.wait()
-        systemd.change("ssh.service")
-        systemd.change(unit_name("chat"))
+        await fake_systemd.subscribed.wait()
+        fake_systemd.change("ssh.service")
+        fake_systemd.change(unit_name("chat"))
         while (name := await anext(events)) == "*":
             pass
         assert name == "chat"
 
 
-async def test_starting_and_stopping(runtime: SystemdRuntime, systemd: FakeSystemd) -> None:
-    systemd.add(unit_name("chat"), TimeoutStartUSec=Variant("t", 2**64 - 1))
+async def test_starting_and_stopping(runtime: SystemdRuntime, fake_systemd: FakeSystemd) -> None:
+    fake_systemd.add(unit_name("chat"), TimeoutStartUSec=Variant("t", 2**64 - 1))
     await runtime.reload()
     await runtime.reset_failed("chat")
     await runtime.start("chat")
     await runtime.stop("chat")
-    verbs = [name for name, _ in systemd.calls if name not in {"GetAll", "Subscribe"}]
+    verbs = [name for name, _ in fake_systemd.calls if name not in {"GetAll", "Subscribe"}]
     assert verbs == ["Reload", "ResetFailedUnit", "StartUnit", "StopUnit"]
