@@ -298,7 +298,7 @@ def slot_statuses() -> st.SearchStrategy[SlotStatus]:
         serving=st.builds(Serving, fallback=st.lists(words, max_size=2).map(tuple)),
     )
     states = st.sampled_from([SlotState.READY, SlotState.OFFLINE]) | st.sampled_from(SlotState)
-    return st.builds(lambda spec, state: SlotStatus(spec.name, state, 0.0, (), spec), specs, states)
+    return st.builds(lambda spec, state: SlotStatus(spec.name, state, 0.0, (), spec, spec, spec.name), specs, states)
 
 
 @cache

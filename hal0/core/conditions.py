@@ -10,7 +10,7 @@ from hal0.core.facts import Known, Unknown, known
 from hal0.core.observed import Activity, ProbeResult, SlotObservation
 from hal0.core.quantity import show_duration
 from hal0.core.schedule import Demand
-from hal0.core.spec import DesiredSlot
+from hal0.core.spec import DesiredSlot, SlotSpec
 from hal0.core.state import SlotState
 from hal0.core.steps import Action, Change
 
@@ -41,7 +41,7 @@ class Signs:
     """What, besides the observation, a status is derived from. ``change`` is the plan's for this slot.
 
     ``fresh``: it was looked at for this status. ``wanted``: the slot should be up now. ``pulling``: its image is on
-    the way. ``last_lines`` are the journal's.
+    the way. ``last_lines`` are the journal's. ``applied`` is the spec that was last applied to the slot.
     """
 
     change: Change | None = None
@@ -51,6 +51,7 @@ class Signs:
     attempt: Attempt | None = None
     demand: Demand | None = None
     last_lines: tuple[str, ...] = ()
+    applied: SlotSpec | None = None
     now: float = 0.0
 
 

@@ -46,7 +46,7 @@ def _target(target: Target, endpoint: Endpoint) -> Json:
         url = target.upstream.base_url + endpoint.path.removeprefix("/v1")
         return {"kind": "upstream", "name": target.name, "model": target.model, "url": url}
     assert target.slot is not None  # noqa: S101  (it is one of the two)
-    spec = target.slot.spec
+    spec = target.slot.serves
     return {
         "kind": "slot",
         "name": spec.name,

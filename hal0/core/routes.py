@@ -8,7 +8,7 @@ number of slots.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -112,9 +112,9 @@ class Routes:
         if model is None:
             return self._by_default(endpoint)
         if slot := self.loaded.get(model):
-            return Decision(Rule.LOADED, f"slot {slot.name} has it and is up", Target(slot.spec.model, slot))
+            return Decision(Rule.LOADED, f"slot {slot.name} has it and is up", _to(slot))
         if slot := self.bound.get(model):
-            return Decision(Rule.BOUND, f"the manifests give it to slot {slot.name}", Target(slot.spec.model, slot))
+            return Decision(Rule.BOUND, f"the manifests give it to slot {slot.name}", _to(slot))
         is_own = model.startswith(OWN_PREFIX)  # a slot of that name or nobody
         if not is_own and (found := self._elsewhere(model, endpoint)):
             return found
@@ -123,7 +123,7 @@ class Routes:
         if not is_own and (found := self._by_path(model, endpoint)):
             return found
         if slot := self.bound.get(model.lower()):
-            return Decision(Rule.NAME, f"but for its case it names slot {slot.name}", Target(slot.spec.model, slot))
+            return Decision(Rule.NAME, f"but for its case it names slot {slot.name}", _to(slot))
         return Decision(Rule.NONE, "no slot and no upstream has it")
 
     def _elsewhere(self, model: str, endpoint: Endpoint) -> Decision | None:
@@ -142,15 +142,15 @@ class Routes:
         slot = self.typed.get(endpoint.type) if endpoint.takes_any else None
         if slot:
             why = f"{endpoint.path} goes to the {endpoint.type} slot, and nobody is called {model[:200]!r}"
-            return Decision(Rule.PATH, why, Target(slot.spec.model, slot))
+            return Decision(Rule.PATH, why, _to(slot))
         if ":" in model and self.npu and endpoint.type is SlotType.LLM:
-            return Decision(Rule.TAG, "a name:tag goes to the NPU's slot", Target(self.npu.spec.model, self.npu))
+            return Decision(Rule.TAG, "a name:tag goes to the NPU's slot", _to(self.npu))
         return None
 
     def _by_default(self, endpoint: Endpoint) -> Decision:
         if slot := self.typed.get(endpoint.type):
             why = f"the request names no model, and slot {slot.name} is the {endpoint.type} slot"
-            return Decision(Rule.DEFAULT, why, Target(slot.spec.model, slot))
+            return Decision(Rule.DEFAULT, why, _to(slot))
         return Decision(Rule.DEFAULT, f"the request names no model, and there is no slot of type {endpoint.type}")
 
 
@@ -162,15 +162,19 @@ def routes(snapshot: Snapshot, catalogue: Mapping[str, Listing] | None = None) -
     asked = [upstream for upstream in upstreams if not upstream.models]
     unknown = [upstream for upstream in asked if upstream.name in catalogue and catalogue[upstream.name].error]
     return Routes(
-        loaded=_named(snapshot, [slot for slot in statuses if slot.state.is_dispatchable]),
-        bound=_named(snapshot, statuses),
+        loaded=_named(snapshot, [slot for slot in statuses if slot.state.is_dispatchable], is_to_come=False),
+        bound=_named(snapshot, statuses, is_to_come=True),
         listed=_listed(upstreams, catalogue),
-        typed={slot.spec.type: slot for slot in reversed(statuses) if _may_run(slot)},
+        typed={slot.serves.type: slot for slot in reversed(statuses) if _may_run(slot)},
         npu=next((slot for slot in statuses if _is_npu_llm(slot) and _may_run(slot)), None),
         models=snapshot.models,
         prefixes=tuple(upstream for upstream in unknown if upstream.prefix),
         cold=tuple(upstream for upstream in asked if upstream.name not in catalogue),
     )
+
+
+def _to(slot: SlotStatus) -> Target:
+    return Target(slot.serves.model, slot)
 
 
 def _current(snapshot: Snapshot, catalogue: Mapping[str, Listing]) -> dict[str, Listing]:
@@ -188,15 +192,18 @@ def _may_run(slot: SlotStatus) -> bool:
 
 
 def _is_npu_llm(slot: SlotStatus) -> bool:
-    return slot.spec.device is Device.NPU and slot.spec.type is SlotType.LLM
+    return slot.serves.device is Device.NPU and slot.serves.type is SlotType.LLM
 
 
-def _named(snapshot: Snapshot, statuses: Iterable[SlotStatus]) -> dict[str, SlotStatus]:
-    """Return slots by every name that they answer to: slot names win over aliases, aliases over model ids."""
+def _named(snapshot: Snapshot, statuses: Sequence[SlotStatus], *, is_to_come: bool) -> dict[str, SlotStatus]:
+    """Return slots by every name that they answer to: slot names win over aliases, aliases over model ids.
+
+    ``is_to_come``: also by a model that the engine is yet to be replaced for.
+    """
     table: dict[str, SlotStatus] = {}
-    statuses = list(statuses)
     for slot in statuses:
-        table.setdefault(slot.spec.model, slot)
+        for spec in (slot.serves, slot.spec) if is_to_come else (slot.serves,):
+            table.setdefault(spec.model, slot)
     for alias, model in snapshot.models.items():
         if model in table:
             table.setdefault(alias, table[model])

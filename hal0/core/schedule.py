@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hal0.core.engines import is_stand_in
 from hal0.core.quantity import show_duration
 from hal0.core.schema import RunPolicy
 from hal0.core.spec import Desired, SlotSpec
@@ -15,18 +16,24 @@ class Demand:
     """What requests want of a slot.
 
     ``last_used`` is in seconds on the loop's clock; ``waiting`` requests wait for the slot, ``serving`` ones are at its
-    engine. ``keep`` is for how many seconds the last request wants it kept; None is the slot's idle timeout.
+    engines, ``beside`` of those at its stand-in. ``keep`` is for how many seconds the last request wants it kept; None
+    is the slot's idle timeout.
     """
 
     last_used: float
     serving: int = 0
     waiting: int = 0
     keep: float | None = None
+    beside: int = 0
 
     @property
     def in_flight(self) -> int:
         """Requests that have no answer yet."""
         return self.serving + self.waiting
+
+    def at(self, engine: str) -> int:
+        """Return how many requests are at one of the slot's engines."""
+        return self.beside if is_stand_in(engine) else self.serving - self.beside
 
     def idle_at(self, spec: SlotSpec) -> float:
         """Return when the slot has been unused for too long, on the loop's clock."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from hal0.core.conditions import Condition, ConditionType, Signs, conditions
 from hal0.core.documents import ManifestError
+from hal0.core.engines import served_spec
 from hal0.core.facts import Known, Unknown, known
 from hal0.core.observed import Activity, Instance, ProbeResult, Service, SlotObservation
 from hal0.core.schema import RunPolicy
@@ -42,7 +43,8 @@ class SlotStatus:
     """Everything a view says of a slot.
 
     ``since`` is on the loop's clock, ``failing`` is None unless the last probe failed, ``run`` is the invocation last
-    seen.
+    seen. ``spec`` is what the manifests want; ``engine`` is the key of the engine that requests go to, and ``serves``
+    its spec.
     """
 
     name: str
@@ -50,6 +52,8 @@ class SlotStatus:
     since: float
     conditions: tuple[Condition, ...]
     spec: SlotSpec
+    serves: SlotSpec
+    engine: str
     spec_hash: str = ""
     generation: int = 0
     service: Service | None = None
@@ -124,6 +128,8 @@ def status(slot: DesiredSlot, seen: SlotObservation, signs: Signs, before: SlotS
         since=since,
         conditions=conditions(slot, seen, signs, state),
         spec=slot.spec,
+        serves=served_spec(slot, seen, signs.applied),
+        engine=slot.spec.name,
         spec_hash=slot.spec_hash,
         generation=seen.mark.generation if seen.mark else 0,
         service=known(seen.service),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from hal0.core.backoff import Attempt
+from hal0.core.engines import slot_of
 from hal0.core.observed import Observed
 from hal0.core.schedule import Demand, Verdict, placement
 from hal0.core.spec import Desired, SlotSpec
@@ -33,6 +34,7 @@ class World:
         """Which slots should be up, and why: made once for the plan, the status and the next look."""
         return placement(self.desired, self.demand, self.now)
 
-    def serving(self, slot: str) -> int:
-        """Return how many requests are being answered by a slot, that a stop should wait for."""
-        return self.demand[slot].serving if slot in self.demand else 0
+    def serving(self, engine: str) -> int:
+        """Return how many requests are being answered by an engine, that its stop should wait for."""
+        use = self.demand.get(slot_of(engine))
+        return use.at(engine) if use else 0

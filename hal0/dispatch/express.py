@@ -73,7 +73,7 @@ class ExpressLane:
             lane = self._lane(call.head, body.model, endpoint)
             if lane is None or body.keep_alive is not None or not dispatcher.sender.gate.has_room(lane.slot):
                 return None
-            sent = json_for(body, lane.slot.spec.model, lane.slot.spec)
+            sent = json_for(body, lane.slot.serves.model, lane.slot.serves)
         except (Refusal, ValueError):
             return None
         connection = dispatcher.sender.pool.take(lane.origin)
@@ -115,7 +115,7 @@ class ExpressLane:
 
 def _may_take_turns(slot: SlotStatus) -> bool:
     """Return whether more may become of a request than one exchange with its engine."""
-    return bool(slot.spec.serving.fallback) or slot.spec.serving.abort is Abort.DRAIN
+    return bool(slot.spec.serving.fallback) or slot.serves.serving.abort is Abort.DRAIN
 
 
 class Ride:
@@ -133,7 +133,7 @@ class Ride:
     def begin(self, body: bytes) -> None:
         """Send the request."""
         sender, lane = self._dispatcher.sender, self._lane
-        sender.reconciler.demands.enter(lane.slot.name)
+        sender.reconciler.demands.enter(lane.slot.engine)
         request = b"".join((lane.start, self._id_line, framing(len(body)), END, body))
         sender.pool.use(self._connection, request, GAP)
         self._connection.observe(self._look)
@@ -186,9 +186,9 @@ class Ride:
         self._is_over = True
         if is_answered:
             self._record(has_left=has_left)
-        sender, slot = self._dispatcher.sender, self._lane.slot.name
+        sender, slot = self._dispatcher.sender, self._lane.slot
         sender.pool.give_back(self._lane.origin, self._connection)
-        sender.reconciler.demands.end(slot, served=True)
+        sender.reconciler.demands.end(slot.engine, served=True)
         sender.gate.leave(slot)
         self._done(is_answered)
 

@@ -56,8 +56,9 @@ class Gate:
 
     def has_room(self, slot: SlotStatus) -> bool:
         """Return whether one more request may go to a slot that is up."""
-        demands, name = self.reconciler.demands, slot.name
-        return demands.is_open(name) and demands.serving(name) + self._given[name] < slot.spec.serving.concurrency
+        demands, engine = self.reconciler.demands, slot.engine
+        going = demands.serving(engine) + self._given[slot.name]
+        return demands.is_open(engine) and going < slot.serves.serving.concurrency
 
     async def wait(self, name: str, patience: float) -> SlotStatus:
         """Return a slot once a request may go to it. Raises ``Refusal`` with the reason it may not."""
@@ -79,9 +80,19 @@ class Gate:
                 await self._for_the_slot(name, left)
         return slot
 
-    def leave(self, name: str) -> None:
-        """Let the next request go where the number of those at the engine is limited."""
-        places = self._places.get(name)
+    def leave(self, slot: SlotStatus) -> None:
+        """Let the next request go where the number of those at the engine is limited: one has left this slot's.
+
+        A place at an engine that requests went to before is nobody's.
+        """
+        if self._places.get(slot.name):
+            current = self.reconciler.snapshot.slots.get(slot.name)
+            if current and current.engine == slot.engine:
+                self._give(slot.name)
+
+    def _give(self, name: str) -> None:
+        """Give a place to the first who waits for one."""
+        places = self._places[name]
         while places:
             place = places.popleft()
             if not place.done():
@@ -97,7 +108,7 @@ class Gate:
         except asyncio.CancelledError:
             if place.done():
                 self._given[name] -= 1
-                self.leave(name)
+                self._give(name)
             raise
         finally:
             place.cancel()
@@ -125,7 +136,7 @@ class Gate:
             self._note(name)
             # Who was here before the slot closed goes first: its place is given when they have gone.
             while places and name not in landed and (self._is_down(name) or self.opened(name)):
-                self.leave(name)
+                self._give(name)
 
     def _lands(self, name: str, flight: Flight) -> bool:
         """End a wait that this pass decided, and return whether it did."""
@@ -175,7 +186,7 @@ class Gate:
         return slot
 
     def _is_up(self, slot: SlotStatus) -> bool:
-        return slot.state.is_dispatchable and self.reconciler.demands.is_open(slot.name)
+        return slot.state.is_dispatchable and self.reconciler.demands.is_open(slot.engine)
 
     def _check_queue(self, slot: SlotStatus) -> None:
         waiting = self.reconciler.demands.waiting(slot.name)

@@ -47,7 +47,8 @@ def one_model(table: Routes, name: str, api: UpstreamApi) -> bytes | None:
 
 
 def _entries(snapshot: Snapshot, table: Routes) -> Iterator[dict[str, Any]]:
-    names = dict.fromkeys([*snapshot.slots, *(slot.spec.model for slot in snapshot.slots.values())])
+    models = (spec.model for slot in snapshot.slots.values() for spec in (slot.serves, slot.spec))
+    names = dict.fromkeys([*snapshot.slots, *models])
     for name in names:
         if slot := table.loaded.get(name) or table.bound.get(name):
             yield _of_slot(name, slot)
@@ -73,8 +74,8 @@ def _worded(entry: dict[str, Any], api: UpstreamApi) -> dict[str, Any]:
 
 
 def _of_slot(name: str, slot: SlotStatus) -> dict[str, Any]:
-    size = slot.spec.context_size
-    takes, gives = _MODALITIES[slot.spec.type]
+    size = slot.serves.context_size
+    takes, gives = _MODALITIES[slot.serves.type]
     state = "loaded" if slot.state.is_dispatchable else "loading" if slot.state.is_loading else "unloaded"
     return {
         "id": name,

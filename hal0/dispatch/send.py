@@ -66,7 +66,7 @@ class Sender:
             while not is_answered:
                 ready = self.gate.opened(slot.name) or await self.gate.wait(slot.name, until - time.monotonic())
                 record.queued = time.monotonic() - record.began
-                visit.serve()
+                visit.serve(ready)
                 exchange = self._exchange(
                     Stop(asked, ready, record, may_go_on), visit, is_late=time.monotonic() >= until
                 )
@@ -113,7 +113,7 @@ class Sender:
                 connection = await self.pool.ask(origin, request_to_slot(asked, slot), gap=GAP)
             else:
                 start = partial(_head_to_slot, asked, slot)
-                connection = await self._ask_form(asked, origin, start, slot.spec.model)
+                connection = await self._ask_form(asked, origin, start, slot.serves.model)
         except EngineUnreachable as error:
             if not asked.is_spent and not is_late:
                 return None
@@ -189,12 +189,12 @@ class Sender:
 
 
 def _drains(slot: SlotStatus) -> bool:
-    return slot.spec.serving.abort is Abort.DRAIN
+    return slot.serves.serving.abort is Abort.DRAIN
 
 
 def engine_of(slot: SlotStatus) -> Tcp:
     """Return where a slot's engine listens."""
-    return tcp("127.0.0.1", slot.spec.port)
+    return tcp("127.0.0.1", slot.serves.port)
 
 
 @cache
@@ -205,7 +205,7 @@ def told(kind: str, name: str) -> bytes:
 
 def request_to_slot(asked: Asked, slot: SlotStatus) -> bytes:
     """Return a whole request as a slot's engine is to get it."""
-    body = asked.json_for(slot.spec.model, slot.spec)
+    body = asked.json_for(slot.serves.model, slot.serves)
     return _head_to_slot(asked, slot, len(body)) + body
 
 
@@ -216,7 +216,7 @@ def _head_to_slot(asked: Asked, slot: SlotStatus, length: int | None) -> bytes:
 
 def start_to_slot(head: RequestHead, endpoint: Endpoint, slot: SlotStatus) -> bytes:
     """Return the beginning of a request to a slot's engine: what only its head and the slot decide."""
-    target = slot.spec.serving.paths.get(endpoint.path, endpoint.path) + head.query
+    target = slot.serves.serving.paths.get(endpoint.path, endpoint.path) + head.query
     return request_start(head, target, head.passed) + b"host: 127.0.0.1\r\n"
 
 

@@ -17,7 +17,7 @@ class Visit:
         self._demands = demands
         self._gate = gate
         self._name = slot.name
-        self._is_served = False
+        self._at: SlotStatus | None = None
         self._goes_on = False
         demands.begin(slot.name, is_up=slot.state.is_dispatchable, keep=keep)
 
@@ -30,16 +30,17 @@ class Visit:
         if not self._goes_on:
             self.end()
 
-    def serve(self) -> None:
-        """Go to the engine."""
-        self._demands.serve(self._name)
-        self._is_served = True
+    def serve(self, slot: SlotStatus) -> None:
+        """Go to the engine that the slot has now."""
+        self._demands.serve(slot.engine)
+        self._at = slot
 
     def hold(self) -> None:
         """Come back from an engine that was not ready, and wait."""
-        self._demands.hold(self._name)
-        self._is_served = False
-        self._gate.leave(self._name)
+        if self._at:
+            self._demands.hold(self._at.engine)
+            self._gate.leave(self._at)
+            self._at = None
 
     def keep_on(self) -> None:
         """Stay when the request is over: its engine is not done with it. ``end`` follows."""
@@ -47,6 +48,8 @@ class Visit:
 
     def end(self) -> None:
         """Leave."""
-        self._demands.end(self._name, served=self._is_served)
-        if self._is_served:
-            self._gate.leave(self._name)
+        if self._at:
+            self._demands.end(self._at.engine, served=True)
+            self._gate.leave(self._at)
+        else:
+            self._demands.end(self._name, served=False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from hal0.core.engines import served_spec
 from hal0.core.facts import Known, known
 from hal0.core.observed import Activity, Observed, SlotObservation
-from hal0.core.spec import Desired
+from hal0.core.spec import Desired, SlotSpec
 from hal0.host.models import is_file
 from hal0.host.ports import Prober, Runtime
 
@@ -19,11 +21,16 @@ class Observer:
     prober: Prober
     seen: dict[str, SlotObservation] = field(default_factory=dict)
 
-    async def look(self, desired: Desired, *, only: frozenset[str] | None, now: float) -> Observed:
-        """Look at some slots, or at all of them, and return everything that is known."""
+    async def look(
+        self, desired: Desired, applied: Mapping[str, SlotSpec], *, only: frozenset[str] | None, now: float
+    ) -> Observed:
+        """Look at some slots, or at all of them, and return everything that is known.
+
+        ``applied`` is the spec last applied to each slot: an engine is probed where it was told to listen.
+        """
         images = {name: slot.spec.image for name, slot in desired.slots.items()}
         fresh = await self.runtime.observe(images, only=only)
-        fresh = await self._probed(desired, self._with_models(desired, fresh))
+        fresh = await self._probed(desired, applied, self._with_models(desired, fresh))
         fresh = {name: self._dated(name, seen, now) for name, seen in fresh.items()}
         self.seen = fresh if only is None else {**self.seen, **fresh}
         return Observed(dict(self.seen), now, frozenset(fresh))
@@ -40,15 +47,17 @@ class Observer:
         models = {name: slot.spec.model_path for name, slot in desired.slots.items() if name in fresh}
         return fresh | {name: replace(fresh[name], model=is_file(path)) for name, path in models.items()}
 
-    async def _probed(self, desired: Desired, fresh: dict[str, SlotObservation]) -> dict[str, SlotObservation]:
-        targets = [
-            (name, slot.spec.port, slot.spec.probe)
+    async def _probed(
+        self, desired: Desired, applied: Mapping[str, SlotSpec], fresh: dict[str, SlotObservation]
+    ) -> dict[str, SlotObservation]:
+        serving = [
+            served_spec(slot, seen, applied.get(name))
             for name, seen in fresh.items()
             if (slot := desired.slots.get(name)) and is_active(seen)
         ]
-        if not targets:
+        if not serving:
             return fresh
-        answers = await self.prober.probe(targets)
+        answers = await self.prober.probe([(spec.name, spec.port, spec.probe) for spec in serving])
         return {
             name: replace(seen, probe=Known(answers[name])) if name in answers else seen for name, seen in fresh.items()
         }

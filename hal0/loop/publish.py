@@ -71,6 +71,7 @@ class Publisher:
                 attempt=world.attempts.get(name),
                 demand=world.demand.get(name),
                 last_lines=last_words.of(name),
+                applied=world.owned.get(name),
                 now=world.now,
             )
             statuses[name] = status(slot, world.observed.slot(name), signs, self.snapshot.slots.get(name))

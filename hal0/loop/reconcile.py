@@ -129,7 +129,8 @@ class Reconciler:
             return Observed(dict(self.observer.seen), now, frozenset())
         everything = bool(keys & {EVERYTHING, MANIFESTS}) or not self.snapshot.is_ready
         self._unseen = set() if everything else self._unseen - keys
-        observed = await self.observer.look(self.desired, only=None if everything else keys - {USE}, now=now)
+        only = None if everything else keys - {USE}
+        observed = await self.observer.look(self.desired, self.store.specs, only=only, now=now)
         self._remember(observed)
         self.counts.look(observed)
         await self.last_words.update(self.desired.slots, observed)

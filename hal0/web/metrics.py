@@ -70,9 +70,11 @@ def _slots(snapshot: Snapshot) -> Iterator[Metric]:
 def _requests(reconciler: Reconciler) -> Iterator[Metric]:
     flight = GaugeMetricFamily("hal0_requests_in_flight", "Requests that an engine works on", labels=["slot"])
     queued = GaugeMetricFamily("hal0_requests_queued", "Requests that wait for a slot", labels=["slot"])
+    uses = reconciler.demands.all
     for name in reconciler.snapshot.slots:
-        flight.add_metric([name], reconciler.demands.serving(name))
-        queued.add_metric([name], reconciler.demands.waiting(name))
+        use = uses.get(name)
+        flight.add_metric([name], use.serving if use else 0)
+        queued.add_metric([name], use.waiting if use else 0)
     yield from (flight, queued)
 
 

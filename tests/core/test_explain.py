@@ -70,7 +70,8 @@ BACKUP = {
 
 def table(catalogue: Mapping[str, Listing] | None = None) -> Routes:
     states = {"chat": SlotState.OFFLINE, "backup": SlotState.SERVING}
-    slots = {name: SlotStatus(name, state, 0.0, (), FOUND.slots[name].spec) for name, state in states.items()}
+    specs = {name: FOUND.slots[name].spec for name in states}
+    slots = {name: SlotStatus(name, state, 0.0, (), specs[name], specs[name], name) for name, state in states.items()}
     return routes(Snapshot(slots, models=FOUND.models, upstreams=FOUND.upstreams), catalogue)
 
 

@@ -28,7 +28,13 @@ Catalogue = Mapping[str, Listing]
 
 
 def slot(name: str, state: str = "ready", **changes: Any) -> SlotStatus:
-    return SlotStatus(name, SlotState(state), 0.0, (), replace(SPEC, name=name, **changes))
+    spec = replace(SPEC, name=name, **changes)
+    return SlotStatus(name, SlotState(state), 0.0, (), spec, spec, name)
+
+
+def replacing(found: SlotStatus, **changes: Any) -> SlotStatus:
+    """Return a slot whose engine is not yet what its manifest says: ``changes`` are what it is of."""
+    return replace(found, serves=replace(found.spec, **changes))
 
 
 def upstream(name: str, *models: str, **changes: Any) -> UpstreamSpec:
@@ -89,6 +95,21 @@ def test_a_slot_that_is_up_wins_over_one_that_has_the_better_claim() -> None:
     found = table(slot("x", "offline"), slot("b", model="x"))
     assert leads_to(found.decide("x", CHAT)) == ("b",)
     assert found.decide("x", CHAT).rule is Rule.LOADED
+
+
+def test_a_slot_whose_engine_is_yet_to_be_replaced_answers_to_both_models_and_asks_for_its_own() -> None:
+    behind = replacing(slot("a", model="new", type=EMBEDDING), model="old", type=SlotType.LLM)
+    found = table(behind, models={"new": "new", "old": "old", "newer": "new", "older": "old"})
+    decisions = [found.decide(name, CHAT) for name in ("a", "old", "older", "new", "newer")]
+    assert [decision.rule for decision in decisions] == [*[Rule.LOADED] * 3, *[Rule.BOUND] * 2]
+    assert {decision.target.model for decision in decisions if decision.target} == {"old"}
+    assert leads_to(found.decide(None, CHAT)) == ("a",)
+    assert leads_to(found.decide(None, EMBEDDINGS)) == ("request.no_model",)
+
+
+def test_a_slot_that_has_a_model_wins_over_one_that_is_yet_to_get_it() -> None:
+    found = table(replacing(slot("a", model="new"), model="old"), slot("b", model="new"))
+    assert leads_to(found.decide("new", CHAT)) == ("b",)
 
 
 @pytest.mark.parametrize("state", SlotState)
