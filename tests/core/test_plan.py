@@ -303,6 +303,8 @@ def test_drift_under_heal_when_idle_does_not_wait_for_requests_that_only_wait() 
     [
         (Demand(9.0, serving=1), [StepKind.DRAIN, StepKind.STOP]),
         (Demand(9.0, serving=2, waiting=1), [StepKind.DRAIN, StepKind.STOP]),
+        (Demand(9.0, serving=3, beside=2), [StepKind.DRAIN, StepKind.STOP]),
+        (Demand(9.0, serving=2, beside=2), [StepKind.STOP]),
         (Demand(9.0, waiting=3), [StepKind.STOP]),
         (Demand(9.0), [StepKind.STOP]),
     ],

@@ -107,6 +107,13 @@ def test_a_slot_whose_engine_is_yet_to_be_replaced_answers_to_both_models_and_as
     assert leads_to(found.decide(None, EMBEDDINGS)) == ("request.no_model",)
 
 
+@pytest.mark.parametrize(("device", "where"), [(NPU, ("a",)), (Device.CPU, ("model.not_found",))])
+def test_a_name_with_a_tag_goes_to_the_slot_whose_engine_is_on_the_npu(device: Device, where: tuple[str, ...]) -> None:
+    other = Device.CPU if device is NPU else NPU
+    found = table(replacing(slot("a", device=other), device=device))
+    assert leads_to(found.decide("x:tag", CHAT)) == where
+
+
 def test_a_slot_that_has_a_model_wins_over_one_that_is_yet_to_get_it() -> None:
     found = table(replacing(slot("a", model="new"), model="old"), slot("b", model="new"))
     assert leads_to(found.decide("new", CHAT)) == ("b",)
