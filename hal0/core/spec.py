@@ -84,6 +84,20 @@ class Serving:
 
 
 @dataclass(frozen=True, slots=True)
+class Placing:
+    """What a slot's manifest says of its place among the others: nothing of it is seen by the engine.
+
+    ``claim`` is in bytes; None: it is found out. ``pool`` empty is that of the device.
+    """
+
+    priority: int = 0
+    pinned: bool = False
+    exclusive_with: tuple[str, ...] = ()
+    claim: int | None = None
+    pool: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamSpec:
     """One upstream, resolved. ``base_url`` has no slash at its end; ``models`` empty means: ask for its list.
 
@@ -145,6 +159,7 @@ class SlotSpec:
     stop_timeout: float
     source: str
     serving: Serving = Serving()
+    placing: Placing = Placing()
 
     @property
     def source_file(self) -> str:

@@ -1,0 +1,32 @@
+"""A model on disk as a value: how large it is, and what its header says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hal0.core.facts import Fact
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a model's file says of itself.
+
+    ``size`` is that of all its parts. ``kv_heads`` has one number for each layer: the heads whose keys and values are
+    kept, 0 where a layer keeps none. ``head_k`` and ``head_v`` are elements of one head's key and value.
+    """
+
+    architecture: str
+    size: int
+    layers: int
+    kv_heads: tuple[int, ...]
+    head_k: int
+    head_v: int
+    context_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model on disk: the bytes of all its parts, and what its header says."""
+
+    size: Fact[int]
+    facts: Fact[ModelFacts]
