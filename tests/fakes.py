@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Activity, Definition, Instance, ProbeResult, Service, SlotObservation
+from hal0.core.pools import Pool
 from hal0.core.steps import Plan, StepKind
 from hal0.errors import HostUnreachable, StepFailed
 
@@ -43,6 +44,7 @@ class FakeHost:
     operator_dropins: dict[str, tuple[str, ...]] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
     doomed: set[str] = field(default_factory=set)
     reloads: int = 0
 
@@ -140,6 +142,7 @@ class FakeHost:
             result="start-limit-hit" if self.activity.get(slot) is Activity.FAILED else "success",
             restarts=self.restarts.get(slot, 0),
             invocation=f"{slot}-{self.starts.get(slot, 0)}",
+            memory=self.memory.get(slot),
         )
 
 
@@ -236,6 +239,18 @@ class FakeProber:
 
     async def close(self) -> None:
         return
+
+
+@dataclass
+class FakeHardware:
+    """``Hardware`` with the pools of a table; ``asked`` keeps of each time whether a fresh answer was wanted."""
+
+    table: dict[str, Fact[Pool]] = field(default_factory=dict)
+    asked: list[bool] = field(default_factory=list)
+
+    async def pools(self, *, fresh: bool = False) -> Mapping[str, Fact[Pool]]:
+        self.asked.append(fresh)
+        return dict(self.table)
 
 
 @dataclass

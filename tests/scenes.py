@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fakes import FakeClock, FakeHost, FakeProber, FakeRuntime
+from fakes import FakeClock, FakeHardware, FakeHost, FakeProber, FakeRuntime
 from worlds import FACTS, SEEDS, TEMPLATES
 
 from hal0.core.documents import Document, ManifestError, parse_file
@@ -24,6 +24,7 @@ from hal0.loop.act import Actor
 from hal0.loop.demand import Demands
 from hal0.loop.desire import Source
 from hal0.loop.lastwords import LastWords
+from hal0.loop.lessons import Lessons
 from hal0.loop.loads import Loads
 from hal0.loop.news import Feed
 from hal0.loop.observe import Observer
@@ -80,6 +81,7 @@ class Scene:
     host: FakeHost = field(default_factory=FakeHost)
     clock: FakeClock = field(default_factory=FakeClock)
     prober: FakeProber = field(default_factory=FakeProber)
+    hardware: FakeHardware = field(default_factory=FakeHardware)
     manifests: Manifests = field(default_factory=Manifests)
     passes: int = 0
 
@@ -106,7 +108,7 @@ class Scene:
         queue.add(MANIFESTS)
         return Reconciler(
             source=source,
-            observer=Observer(self.runtime, self.prober),
+            observer=Observer(self.runtime, self.prober, self.hardware),
             actor=Actor(self.runtime, self.store, pulls, demands, feed),
             store=self.store,
             clock=self.clock,
@@ -115,6 +117,7 @@ class Scene:
             publisher=Publisher(source, self.store, pulls, self.clock, feed, Loads(self.store)),
             demands=demands,
             last_words=LastWords(self.runtime),
+            lessons=Lessons(self.store.measured),
         )
 
     def restart(self) -> None:

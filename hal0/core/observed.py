@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from hal0.core.definition import Mark, split
 from hal0.core.facts import Fact, Unknown, known
+from hal0.core.pools import Pool
 
 
 class Activity(StrEnum):
@@ -128,11 +129,13 @@ class Observed:
     """The host at one moment. ``at`` is in seconds on the loop's clock.
 
     ``fresh`` names the slots that were looked at for it, the others are as they were; None is all of them.
+    ``pools`` is the machine's memory, as it was probed.
     """
 
     slots: Mapping[str, SlotObservation]
     at: float = 0.0
     fresh: frozenset[str] | None = None
+    pools: Mapping[str, Fact[Pool]] = field(default_factory=dict)
 
     def slot(self, name: str) -> SlotObservation:
         """Return what was observed of a slot; a slot that was not looked at is unknown, never absent."""

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from hal0.core.facts import Fact
     from hal0.core.observed import ProbeResult, SlotObservation
+    from hal0.core.pools import Pool
 
 EVERYTHING = "*"
 """The event that says: look at every slot."""
@@ -81,6 +83,16 @@ class Prober(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+
+
+class Hardware(Protocol):
+    """Says what memory the machine has."""
+
+    async def pools(self, *, fresh: bool = False) -> Mapping[str, Fact[Pool]]:
+        """Return the memory pools by name, each with its own deadline; never raises for what can't be read.
+
+        An answer may be some seconds old, unless it is asked to be ``fresh``.
+        """
 
 
 class Clock(Protocol):

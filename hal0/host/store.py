@@ -19,6 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from hal0.core.spec import SlotSpec
 from hal0.errors import HostUnreachable
+from hal0.host.measured import SCHEMA as MEASURED
+from hal0.host.measured import Measured
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -58,7 +60,10 @@ class Act:
 
 
 class Store:
-    """Inventory (the spec last applied to each slot), generation, the last apply, transitions and acts."""
+    """Inventory (the spec last applied to each slot), generation, the last apply, transitions and acts.
+
+    ``measured`` is what slots held of memory.
+    """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
@@ -70,6 +75,7 @@ class Store:
         self._started = frozenset(slot for (slot,) in running)
         applied = self._db.execute("SELECT value FROM meta WHERE key = 'applied'").fetchone()
         self._applied = float(applied[0]) if applied else None
+        self.measured = Measured(self._db)
 
     @property
     def specs(self) -> Mapping[str, SlotSpec]:
@@ -199,7 +205,7 @@ def _prepare(db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA {pragma}")
     if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
         raise sqlite3.DatabaseError("quick_check failed")
-    db.executescript(_SCHEMA)
+    db.executescript(_SCHEMA + MEASURED)
 
 
 def _open_read_only(path: Path) -> sqlite3.Connection:
@@ -211,7 +217,7 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
                 db.backup(copy)
         except sqlite3.DatabaseError as error:
             _log.warning("the store can't be read (%s): what was applied before is not known", error)
-    copy.executescript(_SCHEMA)
+    copy.executescript(_SCHEMA + MEASURED)
     return copy
 
 

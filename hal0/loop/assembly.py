@@ -13,6 +13,7 @@ from hal0.core.spec import RuntimeName
 from hal0.errors import UsageError
 from hal0.host.clock import SystemClock
 from hal0.host.manifests import ManifestRoot
+from hal0.host.memory import HostMemory
 from hal0.host.ports import Prober, Runtime
 from hal0.host.probe import HttpProber
 from hal0.host.scope import Scope
@@ -21,6 +22,7 @@ from hal0.loop.act import Actor
 from hal0.loop.demand import Demands
 from hal0.loop.desire import Source, host_facts
 from hal0.loop.lastwords import LastWords
+from hal0.loop.lessons import Lessons
 from hal0.loop.loads import Loads
 from hal0.loop.news import Feed
 from hal0.loop.observe import Observer
@@ -86,7 +88,7 @@ def make_reconciler(settings: Settings, store: Store, runtime: Runtime, prober: 
     pulls, demands = Pulls(runtime, look), Demands(queue, clock)
     return Reconciler(
         source=source,
-        observer=Observer(runtime, prober),
+        observer=Observer(runtime, prober, HostMemory(clock, is_own_group=settings.runtime_name == "process")),
         actor=Actor(runtime, store, pulls, demands, feed),
         store=store,
         clock=clock,
@@ -95,6 +97,7 @@ def make_reconciler(settings: Settings, store: Store, runtime: Runtime, prober: 
         publisher=Publisher(source, store, pulls, clock, feed, Loads(store)),
         demands=demands,
         last_words=LastWords(runtime),
+        lessons=Lessons(store.measured),
     )
 
 

@@ -1,4 +1,4 @@
-"""Looking at the host: the runtime's facts and the probes, put together."""
+"""Looking at the host: the runtime's facts, the probes and the machine's memory, put together."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from hal0.core.engines import served_spec
-from hal0.core.facts import Known, known
-from hal0.core.observed import Activity, Observed, SlotObservation
+from hal0.core.facts import Fact, Known, known
+from hal0.core.observed import Activity, Observed, ProbeResult, SlotObservation
+from hal0.core.pools import Pool
 from hal0.core.spec import Desired, SlotSpec
 from hal0.host.models import is_file
-from hal0.host.ports import Prober, Runtime
+from hal0.host.ports import Hardware, Prober, Runtime
 
 
 @dataclass
@@ -19,7 +20,9 @@ class Observer:
 
     runtime: Runtime
     prober: Prober
+    hardware: Hardware
     seen: dict[str, SlotObservation] = field(default_factory=dict)
+    pools: Mapping[str, Fact[Pool]] = field(default_factory=dict)
 
     async def look(
         self, desired: Desired, applied: Mapping[str, SlotSpec], *, only: frozenset[str] | None, now: float
@@ -32,8 +35,15 @@ class Observer:
         fresh = await self.runtime.observe(images, only=only)
         fresh = await self._probed(desired, applied, self._with_models(desired, fresh))
         fresh = {name: self._dated(name, seen, now) for name, seen in fresh.items()}
+        # Memory that a slot has just taken or left must not be told from before that.
+        moved = any(_phase(seen) != _phase(self.seen.get(name)) for name, seen in fresh.items())
+        self.pools = await self.hardware.pools(fresh=moved)
         self.seen = fresh if only is None else {**self.seen, **fresh}
-        return Observed(dict(self.seen), now, frozenset(fresh))
+        return Observed(dict(self.seen), now, frozenset(fresh), self.pools)
+
+    def again(self, now: float) -> Observed:
+        """Return what was seen last, without a look."""
+        return Observed(dict(self.seen), now, frozenset(), self.pools)
 
     def _dated(self, name: str, seen: SlotObservation, now: float) -> SlotObservation:
         """Keep since when a container has been missed under an active service."""
@@ -61,6 +71,12 @@ class Observer:
         return {
             name: replace(seen, probe=Known(answers[name])) if name in answers else seen for name, seen in fresh.items()
         }
+
+
+def _phase(seen: SlotObservation | None) -> tuple[Activity | None, Fact[ProbeResult] | None]:
+    """Return how far a slot is: what moves when it takes memory, or leaves it."""
+    service = known(seen.service) if seen else None
+    return (service.activity if service else None, seen.probe if seen else None)
 
 
 def is_active(seen: SlotObservation) -> bool:

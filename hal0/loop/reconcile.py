@@ -29,6 +29,7 @@ from hal0.loop.counts import Counts
 from hal0.loop.demand import Demands
 from hal0.loop.desire import Source
 from hal0.loop.lastwords import LastWords
+from hal0.loop.lessons import Lessons
 from hal0.loop.looks import next_looks
 from hal0.loop.news import Feed, PassNews
 from hal0.loop.observe import Observer, is_active
@@ -60,6 +61,7 @@ class Reconciler:
     publisher: Publisher
     demands: Demands
     last_words: LastWords
+    lessons: Lessons
     leave: Leave = field(default_factory=Leave)
     desired: Desired = field(default_factory=lambda: Desired({}))
     attempts: dict[str, Attempt] = field(default_factory=dict)
@@ -126,7 +128,7 @@ class Reconciler:
     async def _observe(self, keys: frozenset[str]) -> Observed:
         now = self.clock.now()
         if keys == {USE}:
-            return Observed(dict(self.observer.seen), now, frozenset())
+            return self.observer.again(now)
         everything = bool(keys & {EVERYTHING, MANIFESTS}) or not self.snapshot.is_ready
         self._unseen = set() if everything else self._unseen - keys
         only = None if everything else keys - {USE}
@@ -134,6 +136,7 @@ class Reconciler:
         self._remember(observed)
         self.counts.look(observed)
         await self.last_words.update(self.desired.slots, observed)
+        await self.lessons.learn(self.desired, self.store.specs, observed)
         return observed
 
     def _remember(self, observed: Observed) -> None:
