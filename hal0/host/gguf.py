@@ -125,7 +125,7 @@ class _Head:
         self._left = _LONGEST_HEAD
 
     def values(self) -> dict[str, Value]:
-        """Return the values by key: numbers, texts and short lists of whole numbers."""
+        """Return the values by key: numbers, texts and lists of whole numbers."""
         if self._take(len(_MAGIC)) != _MAGIC:
             raise _BadHeadError("not a GGUF file")
         if (version := self._number("I")) not in _VERSIONS:
@@ -136,9 +136,7 @@ class _Head:
             key = self._text()
             if key.startswith(_TOKENIZER):
                 break
-            value = self._value(int(self._number("I")))
-            if value is not None:
-                found[key] = value
+            found[key] = self._value(int(self._number("I")))
         return found
 
     def _take(self, count: int) -> bytes:
@@ -162,22 +160,21 @@ class _Head:
     def _text(self) -> str:
         return self._take(int(self._number("Q"))).decode(errors="replace")
 
-    def _value(self, kind: int) -> Value | None:
-        """Return a value, and None for a list that is of no use here. All are read: only so is the next one found."""
+    def _value(self, kind: int) -> Value:
+        """Return a value, of use or not: only so is the next one found."""
         if kind == _TEXT:
             return self._text()
         if kind == _ARRAY:
             return self._list(int(self._number("I")), int(self._number("Q")))
         return self._number(self._code(kind))
 
-    def _list(self, kind: int, count: int) -> tuple[int, ...] | None:
+    def _list(self, kind: int, count: int) -> tuple[int, ...]:
+        """Return a list's whole numbers, the first thousands of them. No others are of use here."""
         if kind == _TEXT:
             for _ in range(count):
                 self._text()
-            return None
-        numbers = self._numbers(self._code(kind), count)
-        whole = tuple(number for number in numbers if isinstance(number, int))
-        return whole if len(whole) == count else None
+            return ()
+        return tuple(number for number in self._numbers(self._code(kind), count) if isinstance(number, int))
 
     def _code(self, kind: int) -> str:
         if kind not in _SCALARS:

@@ -36,6 +36,7 @@ def told(*args: str, context: int | None = None, spec: SlotSpec = SPEC) -> SlotS
         (told("--ctx-size", "2048", context=8192), 45 * MIB),
         (told("-c", "8192", "--ctx-size=2048"), 45 * MIB),
         (told("-c", "0", context=2048), 180 * MIB),
+        (told("-c", "-5", context=2048), 180 * MIB),
         (told("-c", "many", context=2048), 45 * MIB),
         (told("--parallel", "4", context=2048), 45 * MIB),
         (told("-ctk", "q8_0", "-ctv", "q8_0", context=2048), 45 * MIB * 34 // 64),

@@ -109,6 +109,7 @@ def test_what_can_not_be_read_is_unknown_with_its_reason(tmp_path: Path, content
         text("a") + struct.pack("<IIQ", 9, 12, 2**61),  # of a list of numbers
         text("a") + struct.pack("<IIQ", 9, 8, 2**63),  # of a list of texts
         text("a") + struct.pack("<IIQ", 9, 0, 2**64 - 1),
+        text("a") + struct.pack("<IIQ", 9, 1, 10**6) + bytes(10**6),  # no lie, and of no use
     ],
 )
 def test_a_file_that_lies_of_its_lengths_makes_nothing_large(tmp_path: Path, lie: bytes) -> None:
@@ -118,6 +119,11 @@ def test_a_file_that_lies_of_its_lengths_makes_nothing_large(tmp_path: Path, lie
     tracemalloc.stop()
     assert isinstance(found, str)
     assert most < 4 * 2**20
+
+
+def test_a_head_without_end_is_not_read_on(tmp_path: Path) -> None:
+    endless = gguf({f"general.note.{index}": "x" * 50_000 for index in range(30)} | dict(LLAMA))
+    assert read(tmp_path, endless) == f"more than {2**20} bytes before its tokenizer"
 
 
 @given(st.binary(max_size=400))

@@ -105,10 +105,14 @@ async def test_each_start_is_measured_and_the_most_counts(gpu: Machine) -> None:
     assert gpu.claim().bytes == 6 * GIB
 
 
-@pytest.mark.parametrize("when", ["it begins to load", "it has loaded", "it goes", "it can't be seen"])
+@pytest.mark.parametrize(
+    "when", ["it begins to load", "it has loaded", "it goes", "it is lost sight of", "it can't be seen"]
+)
 async def test_a_start_beside_another_one_that_moves_teaches_nothing(gpu: Machine, when: str) -> None:
     if when == "it goes":
         gpu.start("b")
+    if when == "it can't be seen":
+        gpu.blind.add("b")
     await gpu.look()
     gpu.start("a")
     gpu.probes["b"] = ProbeResult.LOADING
