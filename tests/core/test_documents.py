@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import json
-import re
-from io import StringIO
 
 import pytest
 import tomlkit
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ruamel.yaml import YAML
 from strategies import Data, host_facts, manifest_sets
+from written import block_yaml, flow_yaml
 
 from hal0.core.documents import Document, KeyPath, parse_file
 from hal0.core.validate import validate
@@ -252,20 +250,6 @@ def written(draw: st.DrawFn) -> tuple[str, str, list[Data]]:
         data = draw(st.sampled_from(datas))
         return "a.toml", tomlkit.dumps(data), [data]
     return "a.yaml", draw(st.sampled_from([block_yaml, flow_yaml]))(datas), datas
-
-
-def block_yaml(datas: list[Data]) -> str:
-    yaml, stream = YAML(typ="safe", pure=True), StringIO()
-    yaml.default_flow_style = False
-    yaml.allow_unicode = False
-    yaml.dump_all(datas, stream)
-    return stream.getvalue()
-
-
-def flow_yaml(datas: list[Data]) -> str:
-    """Return JSON, which YAML is a superset of, but for characters that it wants escaped."""
-    texts = (json.dumps(data, ensure_ascii=False, indent=1) for data in datas)
-    return re.sub(r"[^\n -~]", lambda found: f"\\U{ord(found[0]):08x}", "\n---\n".join(texts))
 
 
 @settings(max_examples=40, deadline=None)
