@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hal0 import resources
 from hal0.core.documents import ManifestError, parse_file
 from hal0.core.schema import Manifest
 from hal0.core.validate import Located, validate
+from hal0.host.git import revision
 
 SUFFIXES = frozenset({".toml", ".yaml", ".yml"})
-_GIT_DEADLINE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +24,14 @@ class ManifestSet:
     errors: tuple[ManifestError, ...] = ()
     revision: str = ""
     files: int = 0
+
+    def having(self, file: str, text: str | None) -> ManifestSet:
+        """Return the set as it would be if one file had this text; None is: if there were no such file."""
+        documents, errors = parse_file(file, text) if text is not None else ([], [])
+        good, invalid = validate(documents)
+        manifests = [found for found in self.manifests if found.document.file != file]
+        others = [error for error in self.errors if error.file != file]
+        return replace(self, manifests=(*manifests, *good), errors=(*others, *errors, *invalid))
 
 
 @dataclass
@@ -92,32 +99,6 @@ def _walk(folder: Path) -> Iterator[Path]:
 def _unreadable(path: Path, error: Exception) -> ManifestError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return ManifestError(str(path), 0, f"can't be read: {reason}")
-
-
-def revision(path: Path) -> str:
-    """Return the commit of the repository that holds ``path``, with ``-dirty`` for uncommitted changes below it."""
-    folder = path if path.is_dir() else path.parent
-    commit = _git(folder, "rev-parse", "--short=12", "HEAD")
-    if not commit:
-        return ""
-    return commit + ("-dirty" if _git(folder, "status", "--porcelain", "--", str(path.resolve())) else "")
-
-
-def _git(folder: Path, *words: str) -> str:
-    # The daemon is root and the checkout may be anyone's: trust it for reading, and run none of its hooks.
-    options = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false", "--no-optional-locks")
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *options, *words],
-            capture_output=True,
-            text=True,
-            timeout=_GIT_DEADLINE,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def seed_profiles() -> tuple[Located[Manifest], ...]:

@@ -8,7 +8,8 @@ import pytest
 
 from hal0.core.documents import Document, ManifestError, parse_file
 from hal0.host import manifests
-from hal0.host.manifests import ManifestRoot, revision, seed_profiles
+from hal0.host.git import revision
+from hal0.host.manifests import ManifestRoot, seed_profiles
 
 SLOT = 'kind = "Slot"\nname = "{}"\nmodel = "m"\n'
 
