@@ -20,12 +20,19 @@ def pruned(world: World, *, prune_all: bool) -> Iterator[Change]:
         # A broken manifest may be one of theirs: who is missing is not known until all is well.
         yield from (waits(name, "no manifest declares it, and the manifests have errors") for name in gone)
         return
-    if not prune_all and len(gone) * 2 > len(mine):
-        why = Reason(f"pruning {len(gone)} of {len(mine)} slots", "", "refused without --prune-all")
-        yield from (Change(name, Action.REFUSE, (why,)) for name in gone)
-        return
-    for name in gone:
+    refused = () if prune_all else _too_many(mine - world.deletions, gone)
+    yield from refused
+    for name in sorted(set(gone) - {change.slot for change in refused}):
         yield backed_off(world, _removal(world, name))
+
+
+def _too_many(mine: set[str], gone: list[str]) -> tuple[Change, ...]:
+    """Return the refusals where more than half would go of the slots that nobody asked to remove by name."""
+    lost = [name for name in gone if name in mine]
+    if len(lost) * 2 <= len(mine):
+        return ()
+    why = Reason(f"pruning {len(lost)} of {len(mine)} slots", "", "refused without --prune-all")
+    return tuple(Change(name, Action.REFUSE, (why,)) for name in lost)
 
 
 def _owned(world: World) -> set[str]:

@@ -18,7 +18,8 @@ class World:
     """Everything a plan is made of.
 
     ``owned`` maps the slots that hal0 remembers to the spec it last applied. ``started`` are those that it last
-    started, and has not stopped since: one of them that is down was stopped by others.
+    started, and has not stopped since: one of them that is down was stopped by others. ``deletions`` are those that
+    an operator asked to remove by name.
     """
 
     desired: Desired
@@ -28,6 +29,7 @@ class World:
     attempts: Mapping[str, Attempt] = field(default_factory=dict)
     demand: Mapping[str, Demand] = field(default_factory=dict)
     now: float = 0.0
+    deletions: frozenset[str] = frozenset()
 
     @cached_property
     def verdicts(self) -> Mapping[str, Verdict]:

@@ -9,7 +9,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS transitions (
 CREATE TABLE IF NOT EXISTS acts (
   id INTEGER PRIMARY KEY, slot TEXT NOT NULL, action TEXT NOT NULL, drift INTEGER NOT NULL, why TEXT NOT NULL,
   at REAL NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS deletions (slot TEXT PRIMARY KEY) STRICT;
 """
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _KEPT = 10_000
@@ -76,6 +77,7 @@ class Store:
         applied = self._db.execute("SELECT value FROM meta WHERE key = 'applied'").fetchone()
         self._applied = float(applied[0]) if applied else None
         self.measured = Measured(self._db)
+        self._deletions = frozenset(slot for (slot,) in self._db.execute("SELECT slot FROM deletions").fetchall())
 
     @property
     def specs(self) -> Mapping[str, SlotSpec]:
@@ -94,8 +96,28 @@ class Store:
         with self._write() as db:
             db.execute("DELETE FROM inventory WHERE slot = ?", (slot,))
             db.execute("DELETE FROM started WHERE slot = ?", (slot,))
+            db.execute("DELETE FROM deletions WHERE slot = ?", (slot,))
         self._started -= {slot}
+        self._deletions -= {slot}
         self._specs = {name: spec for name, spec in self._specs.items() if name != slot}
+
+    @property
+    def deletions(self) -> frozenset[str]:
+        """The slots that an operator asked to remove by name, and that are not removed yet."""
+        return self._deletions
+
+    def note_deletion(self, slot: str) -> None:
+        """Record that a slot is to be removed, however many others are."""
+        with self._write() as db:
+            db.execute("INSERT OR REPLACE INTO deletions VALUES (?)", (slot,))
+        self._deletions |= {slot}
+
+    def drop_deletions(self, slots: Collection[str]) -> None:
+        """Drop the record of those that are declared again."""
+        if again := self._deletions.intersection(slots):
+            with self._write() as db:
+                db.executemany("DELETE FROM deletions WHERE slot = ?", [(slot,) for slot in again])
+            self._deletions -= again
 
     @property
     def started(self) -> frozenset[str]:

@@ -94,6 +94,8 @@ class Reconciler:
     async def _survey(self, keys: frozenset[str], leave: Leave) -> Plan:
         if MANIFESTS in keys or not self.snapshot.is_ready:
             desired = await self.source.load()
+            if not desired.problems:  # else a slot may be among them only because nothing is removed now
+                self.store.drop_deletions(desired.slots)
             if desired is not self.desired:
                 self.store.set_generation(desired.generation, desired.content)
                 self.desired = desired
@@ -123,6 +125,7 @@ class Reconciler:
             attempts=self.attempts,
             demand=self.demands.all,
             now=self.clock.now(),
+            deletions=self.store.deletions,
         )
 
     async def _observe(self, keys: frozenset[str]) -> Observed:

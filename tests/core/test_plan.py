@@ -238,6 +238,19 @@ def test_pruning_most_slots_is_refused_unless_asked_for() -> None:
     assert {change.action for change in plan(now, prune_all=True).changes} == {Action.DELETE}
 
 
+def test_what_an_operator_deletes_by_name_does_not_count_as_pruned() -> None:
+    host = applied(desired(slots("a", "b", "c", "d")))
+    now = replace(world(host, desired(slots("d"))), deletions=frozenset({"a", "lost"}))
+    actions = {change.slot: change.action for change in plan(now).changes if change.slot != "d"}
+    assert actions == {"a": Action.DELETE, "b": Action.REFUSE, "c": Action.REFUSE}
+    actions = {
+        change.slot: change.action
+        for change in plan(replace(now, deletions=frozenset("ab"))).changes
+        if change.slot != "d"
+    }
+    assert actions == dict.fromkeys("abc", Action.DELETE)
+
+
 def test_a_removed_slot_that_cant_be_seen_stays() -> None:
     wanted = desired(slots("chat"))
     now = World(desired(slots("embed")), Observed({}), {"chat": wanted.slots["chat"].spec})

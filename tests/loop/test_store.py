@@ -76,6 +76,16 @@ def test_what_is_forgotten_is_gone(store: Store) -> None:
         assert set(found.specs) == {"b"}
 
 
+def test_deletions_are_remembered_until_the_slot_is_gone_or_declared_again(store: Store) -> None:
+    for name in ("a", "b", "c", "a"):
+        store.note_deletion(name)
+    store.forget("a")
+    store.drop_deletions({"b", "other"})
+    assert store.deletions == {"c"}
+    with closing(again(store)) as found:
+        assert found.deletions == {"c"}
+
+
 def test_specs_that_were_handed_out_do_not_change(store: Store) -> None:
     before = store.specs
     store.remember(SPECS["a"])
