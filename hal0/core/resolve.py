@@ -92,6 +92,7 @@ def _host(manifest: HostManifest | None, facts: HostFacts) -> HostSpec:
         load_wait=manifest.load_wait,
         max_body=manifest.max_body,
         api_keys=manifest.api_keys.ref if manifest.api_keys else None,
+        commit=manifest.commit,
     )
 
 

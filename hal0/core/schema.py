@@ -257,6 +257,8 @@ class HostManifest(Strict):
         None, description="keys that /v1 asks for on its TCP address, one a line; by default it asks for none"
     )
 
+    commit: bool = Field(False, description="commit the manifests that hal0 writes, where the root is in git")
+
     @model_validator(mode="after")
     def _ports_in_order(self) -> HostManifest:
         first, last = self.port_range

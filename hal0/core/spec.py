@@ -61,6 +61,7 @@ class HostSpec:
     load_wait: float = 300.0
     max_body: int = 64 * 2**20
     api_keys: SecretRef | None = None
+    commit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

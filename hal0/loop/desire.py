@@ -11,7 +11,7 @@ from pathlib import Path
 from hal0 import resources
 from hal0.core.render import Templates
 from hal0.core.resolve import desired_slot, resolve
-from hal0.core.schema import Manifest
+from hal0.core.schema import Manifest, SlotManifest
 from hal0.core.spec import Desired, DesiredSlot, HostFacts, RuntimeName, SlotSpec
 from hal0.core.validate import Located
 from hal0.host.cpus import usable_cpus
@@ -56,6 +56,17 @@ class Source:
         if self._last is None or self._last[0] != given:
             self._last = given, self._resolve(found)
         return self._last[1]
+
+    async def declared(self, slot: str) -> Located[SlotManifest] | None:
+        """Return the valid manifest of a slot, and where it is written."""
+        for found in (await self.root.load()).manifests:
+            if isinstance(found.manifest, SlotManifest) and found.manifest.name == slot:
+                return Located(found.manifest, found.document)
+        return None
+
+    async def having(self, file: str, text: str | None) -> Desired:
+        """Resolve the root as it would be if one file had this text; None is: if there were no such file."""
+        return self._resolve((await self.root.load()).having(file, text))
 
     def _resolve(self, found: ManifestSet) -> Desired:
         desired = resolve(

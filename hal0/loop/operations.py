@@ -52,11 +52,12 @@ def slot(reconciler: Reconciler, name: str) -> SlotStatus:
     """Return one slot's status. Raises ``NotFound``, which names the closest one there is."""
     found = reconciler.snapshot.slots.get(name)
     if found is None:
-        raise _no_slot(name, reconciler.snapshot.slots)
+        raise no_slot(name, reconciler.snapshot.slots)
     return found
 
 
-def _no_slot(name: str, known: Collection[str]) -> NotFound:
+def no_slot(name: str, known: Collection[str]) -> NotFound:
+    """Return the error for a name that no slot has: it names the closest one."""
     hint = did_you_mean(name, known) or f"slots: {', '.join(known) or 'none'}"
     return NotFound(f"there is no slot {name!r}", hint=hint)
 
@@ -85,7 +86,7 @@ async def preview(reconciler: Reconciler, leave: Leave = Leave()) -> Plan:  # no
 def check_limit(limit: frozenset[str] | None, known: Collection[str]) -> None:
     """Raise ``UsageError`` for a limit that names no slot."""
     for name in sorted((limit or frozenset()) - set(known)):
-        raise _no_slot(name, known)
+        raise no_slot(name, known)
 
 
 async def apply(reconciler: Reconciler, request: ApplyRequest) -> AsyncIterator[Json]:

@@ -154,6 +154,7 @@ EXAMPLES: dict[str, dict[str, str]] = {
         "api_keys.env": "CLIENT_KEYS",
         "api_keys.file": "/etc/hal0/keys/clients",
         "api_keys.credential": "client-keys",
+        "commit": "true",
     },
 }
 
