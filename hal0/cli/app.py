@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-slot_app = typer.Typer(help="Look at slots.", no_args_is_help=True)
+slot_app = typer.Typer(help="Look at slots, and change their manifests.", no_args_is_help=True)
 app.add_typer(slot_app, name="slot")
 
 Root = Annotated[
@@ -30,6 +30,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[list[str] | None, typer.Option("--limit", metavar="NAME", help="Only this slot. May be repeated.")]
 PruneAll = Annotated[bool, typer.Option("--prune-all", help="Allow to remove more than half of the slots.")]
 Detailed = Annotated[bool, typer.Option("--detailed-exitcode", help="Exit 2 when there are changes.")]
+
+Hardware = Annotated[
+    str | None, typer.Option(help="Manifest key `device`: cpu, gpu-vulkan, gpu-rocm, gpu-cuda or npu.")
+]
+SlotPort = Annotated[int | None, typer.Option("--port", min=0, help="Loopback port; 0 is the next free one.")]
+ContextSize = Annotated[int | None, typer.Option("--ctx-size", min=0, help="Tokens; 0 is what the model states.")]
+Provider = Annotated[
+    str | None, typer.Option("--provider", "--profile", help="Profile that runs the engine; '' is the hardware's own.")
+]
 
 
 def _show_version(wanted: bool) -> None:
@@ -169,6 +178,61 @@ def route(
     from hal0.cli import look
 
     raise typer.Exit(look.route(Options(None, None, False, runtime, scope), model, at, as_json=as_json))
+
+
+@slot_app.command("create")
+def slot_create(
+    name: str,
+    model: Annotated[str, typer.Option(help="Name or alias of a Model manifest.")],
+    kind: Annotated[str | None, typer.Option("--type", help="llm, embedding, reranking, ...; by default llm.")] = None,
+    hardware: Hardware = None,
+    port: SlotPort = None,
+    context_size: ContextSize = None,
+    provider: Provider = None,
+    run: Annotated[str, typer.Option("--run", help="on-demand, always or never.")] = "on-demand",
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Write a new slot's manifest, and its unit. It is not started, unless with --run always."""
+    from hal0.cli import authoring
+
+    keys = authoring.SlotOptions(model, hardware, port, context_size, provider, kind, run)
+    raise typer.Exit(authoring.create(Options(None, None, False, runtime, scope), name, keys, as_json=as_json))
+
+
+@slot_app.command("edit")
+def slot_edit(
+    name: str,
+    model: Annotated[str | None, typer.Option(help="Name or alias of a Model manifest.")] = None,
+    port: SlotPort = None,
+    context_size: ContextSize = None,
+    provider: Provider = None,
+    hardware: Hardware = None,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Change a slot's manifest, and say what takes effect when. At least one option; 0 or '' is the default again."""
+    from hal0.cli import authoring
+
+    keys = authoring.SlotOptions(model, hardware, port, context_size, provider)
+    raise typer.Exit(authoring.edit(Options(None, None, False, runtime, scope), name, keys, as_json=as_json))
+
+
+@slot_app.command("delete")
+def slot_delete(
+    name: str,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Don't ask.")] = False,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Stop and remove a slot, and take it out of its manifest. Asks first."""
+    from hal0.cli import authoring
+
+    options = Options(None, None, False, runtime, scope)
+    raise typer.Exit(authoring.delete(options, name, force=force, as_json=as_json))
 
 
 @slot_app.command("list")

@@ -39,13 +39,15 @@ def logs(options: Options, name: str, *, lines: int, follow: bool, as_json: bool
     """Print a slot's log."""
     found = _daemon_logs(options, name, lines, follow=follow) if client.is_running(options.scope) else None
     found = found if found is not None else _own_logs(options, name, lines, follow=follow)
-    if as_json and not follow:
-        show.say([json.dumps({"version": 1, "slot": name, "lines": list(found)}, indent=2)])
-        return 0
     printed = False
-    for line in found:
-        show.say([json.dumps({"line": line}) if as_json else line])
-        printed = True
+    if as_json and not follow:
+        lines_found = list(found)
+        printed = bool(lines_found)
+        show.say([json.dumps({"version": 1, "slot": name, "lines": lines_found}, indent=2)])
+    else:
+        for line in found:
+            show.say([json.dumps({"line": line}) if as_json else line])
+            printed = True
     if not printed:
         show.hint(f"no lines of {name}: it never ran, or this machine has no journalctl to read them with")
     return 0

@@ -171,6 +171,29 @@ def hint(text: str) -> None:
     sys.stderr.write(f"hint: {text}\n")
 
 
+def warn(text: str) -> None:
+    """Say what went wrong beside an act that was done."""
+    sys.stderr.write(f"warning: {text}\n")
+
+
+def authored_text(found: dict[str, Any]) -> Iterator[str]:
+    """Yield what was written to a manifest, and what it does to the slot."""
+    said = {"create": "created in", "edit": "changed in", "delete": "taken out of"}[found["act"]]
+    if found["act"] == "edit" and not found["changes"]:
+        yield f"slot {found['slot']}: {found['file']} says so already"
+        return
+    if found["file"]:
+        yield f"slot {found['slot']}: {said} {found['file']}" + (f", commit {found['commit']}" * bool(found["commit"]))
+    yield from (f"  {Reason(row['key'], _value(row['before']), _value(row['after']))}" for row in found["changes"])
+    yield f"takes effect {found['effect']['message']}"
+    if not found["settled"]:
+        yield f"not done yet: hal0 slot show {found['slot']}"
+
+
+def _value(value: object) -> str:
+    return "none" if value is None else str(value)
+
+
 def route_text(route: dict[str, Any]) -> Iterator[str]:
     """Yield where a request would go, and what is tried after."""
     yield from _decision_text(route, "")

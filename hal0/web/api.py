@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from hal0.core.explain import endpoint_of, explain
 from hal0.core.wire import Json, plan_json
@@ -15,6 +15,7 @@ from hal0.loop import operations
 from hal0.loop.operations import ApplyRequest
 from hal0.loop.reconcile import Leave
 from hal0.web.answers import error_response
+from hal0.web.bodies import parsed
 
 _MOST_LINES = 10_000
 _LONGEST_NUMBER = 9
@@ -85,8 +86,8 @@ class Api:
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         """Return the last lines of a slot's service; with ``follow=1``, those to come as well. Unix socket only."""
-        if not _is_local(request):
-            return _local_only()
+        if not is_local(request):
+            return local_only()
         name = operations.slot(self._reconciler, request.match_info["name"]).name
         lines = min(_whole_number(request, "lines", 200), _MOST_LINES)
         runtime = self._reconciler.observer.runtime
@@ -102,9 +103,9 @@ class Api:
 
     async def apply(self, request: web.Request) -> web.StreamResponse:
         """Apply the manifests and stream what happens, a JSON object a line. Unix socket only."""
-        if not _is_local(request):
-            return _local_only()
-        asked = _asked(await request.read())
+        if not is_local(request):
+            return local_only()
+        asked = parsed(_Asked, await request.read())
         self._check_root(asked.root)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
@@ -138,15 +139,6 @@ class _Asked(BaseModel):
         return ApplyRequest(frozenset(self.limit) if self.limit else None, self.prune_all, self.timeout)
 
 
-def _asked(body: bytes) -> _Asked:
-    try:
-        return _Asked.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
-        raise UsageError(f"{where}: {first['msg']}") from error
-
-
 def _whole_number(request: web.Request, name: str, default: int) -> int:
     text = request.query.get(name, str(default))
     if not text.isdecimal() or len(text) > _LONGEST_NUMBER:
@@ -158,10 +150,11 @@ async def _write_line(response: web.StreamResponse, event: Json) -> None:
     await response.write(json.dumps(event).encode() + b"\n")
 
 
-def _is_local(request: web.Request) -> bool:
+def is_local(request: web.Request) -> bool:
     """Return whether a request came through the unix socket, which only its owner can open."""
     return request.app[IS_LOCAL]
 
 
-def _local_only() -> web.Response:
+def local_only() -> web.Response:
+    """Return the answer to whoever asks over TCP."""
     return error_response(403, "auth.local_only", "this is taken on hal0's unix socket only: use the hal0 command")

@@ -23,6 +23,7 @@ from hal0.host.sockets import short_path
 from hal0.loop.reconcile import Reconciler
 from hal0.web.answers import error_response
 from hal0.web.api import IS_LOCAL, Api
+from hal0.web.authoring import Authoring
 from hal0.web.metrics import Metrics
 
 _log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def make_app(dispatcher: Dispatcher, metrics: Metrics, *, is_local: bool) -> web
     app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[_errors])
     app[IS_LOCAL] = is_local
     app.on_response_prepare.append(_note_begun)
-    app.add_routes(Api(dispatcher).routes())
+    app.add_routes([*Api(dispatcher).routes(), *Authoring(dispatcher.reconciler).routes()])
     app.router.add_get("/metrics", metrics.handle)
     app.router.add_get("/", _index)
     return app

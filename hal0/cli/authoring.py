@@ -1,0 +1,113 @@
+"""``hal0 slot create``, ``edit`` and ``delete``: by the daemon where one runs, else in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from hal0.cli import client, show
+from hal0.cli.options import Options
+from hal0.errors import UsageError
+
+_NOT_SETTLED = 3
+_PATIENCE = 120.0
+_LOCK_PATIENCE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SlotOptions:
+    """What create and edit are told, in the manifest's words. None: not said."""
+
+    model: str | None = None
+    device: str | None = None
+    port: int | None = None
+    context_size: int | None = None
+    profile: str | None = None
+    type: str | None = None
+    run: str | None = None
+
+    def given(self) -> dict[str, str | int | None]:
+        """Return what was said; empty or 0 is null, which takes a key out."""
+        said = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value or None for name, value in said.items() if value is not None}
+
+
+def create(options: Options, name: str, keys: SlotOptions, *, as_json: bool) -> int:
+    """Write a new slot's manifest, and return the exit code."""
+    body = {"name": name, **keys.given(), "who": _who()}
+    return _told(options, "POST", "/api/slots", body, name, as_json=as_json)
+
+
+def edit(options: Options, name: str, keys: SlotOptions, *, as_json: bool) -> int:
+    """Change a slot's manifest, and return the exit code."""
+    if not keys.given():
+        raise UsageError(
+            "nothing is to be changed",
+            hint="give at least one of --model, --port, --ctx-size, --provider, --hardware",
+        )
+    return _told(options, "PATCH", _path(name), {**keys.given(), "who": _who()}, name, as_json=as_json)
+
+
+def delete(options: Options, name: str, *, force: bool, as_json: bool) -> int:
+    """Remove a slot and its manifest, and return the exit code."""
+    if not force and not _confirmed(name):
+        raise UsageError(f"slot {name!r} stays: nothing was changed", hint="--force does not ask")
+    return _told(options, "DELETE", _path(name), {"who": _who()}, name, as_json=as_json)
+
+
+def _confirmed(name: str) -> bool:
+    from typer import confirm
+
+    return confirm(f"Stop and remove slot {name!r}, and take it out of its manifest?", err=True)
+
+
+def _told(options: Options, method: str, path: str, body: dict[str, Any], name: str, *, as_json: bool) -> int:
+    if client.is_running(options.scope):
+        found = json.loads("".join(client.lines(options.scope, method, path, body, timeout=_PATIENCE)))
+    else:
+        import asyncio
+
+        found = asyncio.run(_by_self(options, method, body, name))
+    show.say([json.dumps(found, indent=2)] if as_json else show.authored_text(found))
+    if found["warning"]:
+        show.warn(found["warning"])
+    return 0 if found["settled"] else _NOT_SETTLED
+
+
+async def _by_self(options: Options, method: str, body: Mapping[str, Any], name: str) -> dict[str, Any]:
+    from hal0.cli.local import settings
+    from hal0.loop import authoring
+    from hal0.loop.daemon import running
+    from hal0.loop.reconcile import Leave
+
+    found = settings(options.path, options.runtime, options.scope)
+    if found.runtime_name == "process":
+        hint = f"run `hal0 serve {found.root}`, then try again"
+        raise UsageError("the process runtime lives inside the daemon, and none is running", hint=hint)
+    keys = {key: value for key, value in body.items() if key not in {"name", "who"}}
+    async with running(found, leave=Leave(frozenset({name})), patience=_LOCK_PATIENCE) as reconciler:
+        if method == "POST":
+            said = {key: value for key, value in keys.items() if value is not None}
+            return await authoring.create(reconciler, name, said, who=body["who"])
+        if method == "PATCH":
+            return await authoring.edit(reconciler, name, keys, who=body["who"])
+        return await authoring.delete(reconciler, name, who=body["who"])
+
+
+def _path(name: str) -> str:
+    return f"/api/slots/{quote(name, safe='')}"
+
+
+def _who() -> str:
+    """Return who is at the keyboard: behind sudo, who called it."""
+    if caller := os.environ.get("SUDO_USER"):
+        return caller
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
