@@ -186,8 +186,9 @@ async def _said(reconciler: Reconciler, name: str, draft: _Draft | None) -> Json
     desired, now = draft.desired if draft else await reconciler.source.load(), reconciler.clock.now()
     if (slot := desired.slots.get(name)) and slot.problems:
         return _effect(When.WAITS, f"not yet, the manifests have errors: {slot.problems[0]}")
-    observer = Observer(reconciler.observer.runtime, reconciler.observer.prober)
-    observed = await observer.look(desired, only=frozenset({name}), now=now)
+    ours = reconciler.observer
+    observer = Observer(ours.runtime, ours.prober, ours.hardware)
+    observed = await observer.look(desired, reconciler.store.specs, only=frozenset({name}), now=now)
     world = replace(reconciler.world(observed), desired=desired, deletions=frozenset({name}))
     return _effect(*effect(plan(world).change(name)))
 
