@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,49 +19,24 @@ from pydantic import TypeAdapter, ValidationError
 
 from hal0.core.spec import SlotSpec
 from hal0.errors import HostUnreachable
+from hal0.host.ledger import Ledger
 from hal0.host.measured import SCHEMA as MEASURED
 from hal0.host.measured import Measured
+from hal0.host.migrations import migrate
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS inventory (slot TEXT PRIMARY KEY, spec TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS started (slot TEXT PRIMARY KEY, boot TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS transitions (
-  id INTEGER PRIMARY KEY, slot TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL, at REAL NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS acts (
-  id INTEGER PRIMARY KEY, slot TEXT NOT NULL, action TEXT NOT NULL, drift INTEGER NOT NULL, why TEXT NOT NULL,
-  at REAL NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS deletions (slot TEXT PRIMARY KEY) STRICT;
 """
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_KEPT = 10_000
 _SPEC = TypeAdapter(SlotSpec)
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """One step of a slot's life; ``at`` is in seconds since the epoch."""
-
-    slot: str
-    before: str
-    after: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Act:
-    """What hal0 did to a slot and why. ``drift``: to undo what was done outside hal0. ``at``: since the epoch."""
-
-    slot: str
-    action: str
-    drift: bool
-    why: str
-    at: float
-
-
 class Store:
-    """Inventory (the spec last applied to each slot), generation, the last apply, transitions and acts.
+    """Inventory (the spec last applied to each slot), generation, when changes were last applied; and the ledger.
 
     ``measured`` is what slots held of memory.
     """
@@ -78,6 +53,7 @@ class Store:
         self._applied = float(applied[0]) if applied else None
         self.measured = Measured(self._db)
         self._deletions = frozenset(slot for (slot,) in self._db.execute("SELECT slot FROM deletions").fetchall())
+        self.ledger = Ledger(self._db, self._write)
 
     @property
     def specs(self) -> Mapping[str, SlotSpec]:
@@ -160,31 +136,6 @@ class Store:
             db.execute("INSERT OR REPLACE INTO meta VALUES ('applied', ?)", (str(at),))
         self._applied = at
 
-    def add_transitions(self, transitions: list[Transition]) -> None:
-        """Record transitions; the oldest beyond some thousands go."""
-        with self._write() as db:
-            rows = [(moved.slot, moved.before, moved.after, moved.at) for moved in transitions]
-            db.executemany("INSERT INTO transitions (slot, before, after, at) VALUES (?, ?, ?, ?)", rows)
-            db.execute("DELETE FROM transitions WHERE id <= (SELECT max(id) FROM transitions) - ?", (_KEPT,))
-
-    def transitions(self, slot: str, *, limit: int = 20) -> list[Transition]:
-        """Return a slot's last transitions, newest first."""
-        query = "SELECT slot, before, after, at FROM transitions WHERE slot = ? ORDER BY id DESC LIMIT ?"
-        return [Transition(*row) for row in self._db.execute(query, (slot, limit)).fetchall()]
-
-    def add_acts(self, acts: list[Act]) -> None:
-        """Record what was done; the oldest beyond some thousands go."""
-        with self._write() as db:
-            rows = [(act.slot, act.action, act.drift, act.why, act.at) for act in acts]
-            db.executemany("INSERT INTO acts (slot, action, drift, why, at) VALUES (?, ?, ?, ?, ?)", rows)
-            db.execute("DELETE FROM acts WHERE id <= (SELECT max(id) FROM acts) - ?", (_KEPT,))
-
-    def acts(self, slot: str, *, limit: int = 20) -> list[Act]:
-        """Return what was last done to a slot, newest first."""
-        query = "SELECT slot, action, drift, why, at FROM acts WHERE slot = ? ORDER BY id DESC LIMIT ?"
-        rows = self._db.execute(query, (slot, limit)).fetchall()
-        return [Act(name, action, bool(drift), why, at) for name, action, drift, why, at in rows]
-
     def close(self) -> None:
         """Close the file."""
         self._db.close()
@@ -227,7 +178,12 @@ def _prepare(db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA {pragma}")
     if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
         raise sqlite3.DatabaseError("quick_check failed")
+    _make_tables(db)
+
+
+def _make_tables(db: sqlite3.Connection) -> None:
     db.executescript(_SCHEMA + MEASURED)
+    migrate(db)
 
 
 def _open_read_only(path: Path) -> sqlite3.Connection:
@@ -239,7 +195,7 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
                 db.backup(copy)
         except sqlite3.DatabaseError as error:
             _log.warning("the store can't be read (%s): what was applied before is not known", error)
-    copy.executescript(_SCHEMA + MEASURED)
+    _make_tables(copy)
     return copy
 
 

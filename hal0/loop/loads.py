@@ -42,7 +42,7 @@ class Loads:
     def of(self, slot: str) -> tuple[float, ...]:
         """Return the seconds of a slot's last loads, oldest first."""
         if slot not in self._times:
-            moved = reversed(self.store.transitions(slot, limit=_HISTORY))
+            moved = reversed(self.store.ledger.transitions(slot, limit=_HISTORY))
             self._times[slot] = loads.load_times(Move(one.before, one.after, one.at) for one in moved)[-_KEPT:]
         return self._times[slot]
 

@@ -64,9 +64,13 @@ def no_slot(name: str, known: Collection[str]) -> NotFound:
 
 def slot_detail(reconciler: Reconciler, name: str) -> Json:
     """Return one slot with everything that is known of it."""
-    moves = [{"before": move.before, "after": move.after, "at": move.at} for move in reconciler.store.transitions(name)]
+    moves = [
+        {"before": move.before, "after": move.after, "at": move.at}
+        for move in reconciler.store.ledger.transitions(name)
+    ]
     acts = [
-        {"action": act.action, "drift": act.drift, "why": act.why, "at": act.at} for act in reconciler.store.acts(name)
+        {"action": act.action, "drift": act.drift, "why": act.why, "at": act.at}
+        for act in reconciler.store.ledger.acts(name)
     ]
     return slot_detail_json(slot(reconciler, name), now=reconciler.clock.now(), transitions=moves, acts=acts)
 

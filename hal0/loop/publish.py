@@ -13,8 +13,9 @@ from hal0.core.state import SlotState, way
 from hal0.core.status import SlotStatus, Snapshot, status
 from hal0.core.steps import Plan
 from hal0.core.world import World
+from hal0.host.ledger import Transition
 from hal0.host.ports import Clock
-from hal0.host.store import Store, Transition
+from hal0.host.store import Store
 from hal0.loop.desire import Source
 from hal0.loop.lastwords import LastWords
 from hal0.loop.loads import Loads
@@ -103,9 +104,9 @@ class Publisher:
                     _log.info("slot %s: %s -> %s", name, state, step)
                 state = step
         if moved:
-            self.store.add_transitions(moved)
+            self.store.ledger.add_transitions(moved)
 
     def _last_state(self, name: str) -> SlotState:
         """Return the state that an earlier hal0 left a slot in."""
-        last = self.store.transitions(name, limit=1)
+        last = self.store.ledger.transitions(name, limit=1)
         return SlotState(last[0].after) if last else SlotState.OFFLINE

@@ -22,8 +22,9 @@ from hal0.core.spec import Desired
 from hal0.core.status import Snapshot
 from hal0.core.steps import Action, Change, Plan, StepKind, faults
 from hal0.core.world import World
+from hal0.host.ledger import Act
 from hal0.host.ports import EVERYTHING, MANIFESTS, USE, Clock
-from hal0.host.store import Act, Store
+from hal0.host.store import Store
 from hal0.loop.act import Actor, Halt
 from hal0.loop.counts import Counts
 from hal0.loop.demand import Demands
@@ -193,7 +194,7 @@ class Reconciler:
             acts.append(Act(change.slot, change.action.value, change.is_drift, why, self.clock.wall()))
             where = "changed outside hal0: " if change.is_drift else ""
             _log.info("slot %s: %s: %s%s", change.slot, change.action.value, where, why)
-        self.store.add_acts(acts)
+        self.store.ledger.add_acts(acts)
 
     async def _batch(self, batch: Plan) -> None:
         slots, started, desired = {change.slot for change in batch.changes}, self.store.started, self.desired

@@ -36,7 +36,7 @@ from scenes import MODEL, Scene, slot
 
 from hal0.core.observed import ProbeResult
 from hal0.core.state import SlotState
-from hal0.host.store import Transition
+from hal0.host.ledger import Transition
 
 MANY = 1000
 NOBODY = {"model": "chat", "messages": []}
@@ -199,7 +199,7 @@ def loads(name: str, *seconds: float) -> list[Transition]:
 async def test_a_client_is_told_to_come_again_when_the_slot_is_likely_to_be_ready(
     scene: Scene, engine: Engine, history: tuple[float, ...], since: float, seconds: int
 ) -> None:
-    scene.store.add_transitions(loads("chat", *history))
+    scene.store.ledger.add_transitions(loads("chat", *history))
     scene.prober.answers["chat"] = ProbeResult.LOADING
     async with bench_of(scene, engine, run="on-demand") as bench:
         if since:

@@ -8,7 +8,8 @@ import pytest
 from fakes import FakeClock
 
 from hal0.core.state import SlotState, way
-from hal0.host.store import Store, Transition
+from hal0.host.ledger import Transition
+from hal0.host.store import Store
 from hal0.loop.loads import Loads
 
 OFFLINE, PULLING, STARTING, WARMING = SlotState.OFFLINE, SlotState.PULLING, SlotState.STARTING, SlotState.WARMING
@@ -31,7 +32,7 @@ class Life:
             done.append(self.loads.note(self.name, self.state, step, self.clock.now()))
             moved.append(Transition(self.name, self.state, step, self.clock.wall()))
             self.state = step
-        self.store.add_transitions(moved)
+        self.store.ledger.add_transitions(moved)
         return [seconds for seconds in done if seconds is not None]
 
     def load(self, seconds: float) -> list[float]:

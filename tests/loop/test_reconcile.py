@@ -228,7 +228,7 @@ async def test_a_ready_slot_that_hangs_is_an_error_after_a_minute(scene: Scene) 
 
 async def test_a_starved_engine_that_answers_now_and_then_is_never_an_error(scene: Scene) -> None:
     await up(scene, slots("chat"))
-    before = scene.store.transitions("chat")
+    before = scene.store.ledger.transitions("chat")
     for _ in range(10):
         scene.prober.answers["chat"] = ProbeResult.LATE
         scene.look("chat")
@@ -236,7 +236,7 @@ async def test_a_starved_engine_that_answers_now_and_then_is_never_an_error(scen
         scene.prober.answers.clear()
         await scene.pass_(2)
     assert scene.states() == {"chat": READY}
-    assert scene.store.transitions("chat") == before
+    assert scene.store.ledger.transitions("chat") == before
 
 
 async def test_a_burst_of_looks_makes_no_error_of_a_failed_probe(scene: Scene) -> None:
@@ -370,10 +370,10 @@ async def test_a_pull_under_way_is_reported_once_and_what_it_was_for_is_recorded
         await scene.pass_(120)
         told = [item for item in drained(news) if isinstance(item, StepNews) and item.step == "pull"]
     assert [item.outcome for item in told] == ["started", "waiting"]
-    assert scene.store.acts("chat") == []
+    assert scene.store.ledger.acts("chat") == []
     scene.runtime.pulls.set()
     await scene.settle()
-    assert [act.action for act in scene.store.acts("chat")] == ["create"]
+    assert [act.action for act in scene.store.ledger.acts("chat")] == ["create"]
 
 
 async def test_a_pull_holds_up_no_other_slot(scene: Scene) -> None:
@@ -822,7 +822,7 @@ async def test_recorded_transitions_are_legal_edges_and_one_chain(scene: Scene) 
         scene.host.die("chat")
         await scene.pass_(3600)
         told = [(item.before, item.after) for item in drained(news) if isinstance(item, StateNews)]
-    recorded = [(move.before, move.after) for move in reversed(scene.store.transitions("chat", limit=1000))]
+    recorded = [(move.before, move.after) for move in reversed(scene.store.ledger.transitions("chat", limit=1000))]
     assert recorded == told
     assert told[0][0] == "offline"
     assert all(SlotState(after) in EDGES[SlotState(before)] for before, after in told)
@@ -833,15 +833,15 @@ async def test_a_removed_slot_is_seen_to_go_down(scene: Scene) -> None:
     await up(scene, slots("a", "b", "c"))
     scene.declare(slots("a", "b"))
     await scene.settle()
-    assert scene.store.transitions("c")[0].after == "offline"
+    assert scene.store.ledger.transitions("c")[0].after == "offline"
 
 
 async def test_a_new_daemon_does_not_tell_of_starts_that_did_not_happen(scene: Scene) -> None:
     await up(scene, slots("chat"))
-    before = scene.store.transitions("chat")
+    before = scene.store.ledger.transitions("chat")
     scene.restart()
     await scene.pass_(60)
-    assert scene.store.transitions("chat") == before
+    assert scene.store.ledger.transitions("chat") == before
 
 
 async def test_a_look_changes_nothing_and_shows_everything(scene: Scene) -> None:

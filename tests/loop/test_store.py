@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from worlds import desired, slots
 
-from hal0.host.store import Act, Store, Transition
+from hal0.host.ledger import Act, Transition
+from hal0.host.store import Store
 
 SPECS = {
     name: slot.spec
@@ -22,12 +23,13 @@ SPECS = {
 WRITER = """
 import sys
 from pathlib import Path
-from hal0.host.store import Store, Transition
+from hal0.host.ledger import Transition
+from hal0.host.store import Store
 
 store = Store(Path(sys.argv[1]))
 count = 0
 while True:
-    store.add_transitions([Transition("a", str(count), str(part), float(count)) for part in range(50)])
+    store.ledger.add_transitions([Transition("a", str(count), str(part), float(count)) for part in range(50)])
     count += 1
     print(count, flush=True)
 """
@@ -102,27 +104,27 @@ def test_a_new_content_is_a_new_generation_and_the_same_one_is_not(store: Store)
 
 
 def test_transitions_come_newest_first_and_for_one_slot(store: Store) -> None:
-    store.add_transitions([Transition("a", "offline", "starting", 1.0), Transition("b", "x", "y", 1.0)])
-    store.add_transitions([Transition("a", "starting", "warming", 2.0)])
+    store.ledger.add_transitions([Transition("a", "offline", "starting", 1.0), Transition("b", "x", "y", 1.0)])
+    store.ledger.add_transitions([Transition("a", "starting", "warming", 2.0)])
     with closing(again(store)) as found:
-        assert found.transitions("a") == [
+        assert found.ledger.transitions("a") == [
             Transition("a", "starting", "warming", 2.0),
             Transition("a", "offline", "starting", 1.0),
         ]
-        assert len(found.transitions("a", limit=1)) == 1
+        assert len(found.ledger.transitions("a", limit=1)) == 1
 
 
 def test_transitions_do_not_grow_for_ever(store: Store) -> None:
     for _ in range(11):
-        store.add_transitions([Transition("a", "x", "y", 0.0)] * 1000)
-    assert len(store.transitions("a", limit=100_000)) == 10_000
+        store.ledger.add_transitions([Transition("a", "x", "y", 0.0)] * 1000)
+    assert len(store.ledger.transitions("a", limit=100_000)) == 10_000
 
 
 def test_acts_come_newest_first(store: Store) -> None:
     acts = [Act("a", "create", drift=False, why="absent", at=1.0), Act("a", "restart", drift=True, why="gone", at=2.0)]
-    store.add_acts(acts)
+    store.ledger.add_acts(acts)
     with closing(again(store)) as found:
-        assert found.acts("a") == acts[::-1]
+        assert found.ledger.acts("a") == acts[::-1]
 
 
 def test_a_spec_of_an_unknown_shape_is_left_out_with_a_warning(store: Store, caplog: pytest.LogCaptureFixture) -> None:
@@ -151,13 +153,13 @@ def test_a_damaged_file_is_put_aside_and_begun_anew(
 
 
 def test_a_page_that_rotted_is_noticed(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    store.add_transitions([Transition("a", "x" * 500, "y", 0.0)] * 1000)
+    store.ledger.add_transitions([Transition("a", "x" * 500, "y", 0.0)] * 1000)
     store.close()
     damaged = bytearray(store.path.read_bytes())
     damaged[8192 : len(damaged) // 2] = b"\xff" * (len(damaged) // 2 - 8192)
     store.path.write_bytes(damaged)
     with closing(Store(store.path)) as found:
-        assert found.transitions("a") == []
+        assert found.ledger.transitions("a") == []
     assert "the store was damaged" in caplog.text
 
 
@@ -169,7 +171,7 @@ def test_a_read_only_store_writes_nothing(store: Store) -> None:
         assert set(copy.specs) == {"a"}
         copy.forget("a")
         copy.set_generation(7, "x")
-        copy.add_transitions([Transition("a", "x", "y", 0.0)])
+        copy.ledger.add_transitions([Transition("a", "x", "y", 0.0)])
         assert copy.specs == {}
     assert store.path.read_bytes() == before
 
@@ -207,7 +209,7 @@ def test_a_writer_that_is_killed_loses_nothing_that_it_had_recorded_and_halves_n
             writer.send_signal(signal.SIGKILL)
             told += [int(line) for line in writer.stdout.read().split()]
         with closing(Store(path)) as found:
-            rows = found.transitions("a", limit=1_000_000)
+            rows = found.ledger.transitions("a", limit=1_000_000)
         newest = [row for row in rows if row.at == rows[0].at]
         assert len(newest) % 50 == 0
         assert rows[0].at >= told[-1] - 1
