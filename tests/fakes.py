@@ -148,12 +148,16 @@ class FakeHost:
 
 @dataclass
 class FakeRuntime:
-    """``Runtime`` over a ``FakeHost``. ``faults`` maps a verb to what it raises; ``blind`` hides what systemd says."""
+    """``Runtime`` over a ``FakeHost``. ``faults`` maps a verb to what it raises; ``blind`` hides what systemd says.
+
+    ``hidden`` hides the definitions.
+    """
 
     host: FakeHost = field(default_factory=FakeHost)
     name: str = "systemd"
     faults: dict[str, Exception] = field(default_factory=dict)
     blind: str = ""
+    hidden: str = ""
     calls: list[str] = field(default_factory=list)
     stops: asyncio.Event | None = None
     pulls: asyncio.Event | None = None
@@ -167,6 +171,9 @@ class FakeRuntime:
         if self.blind:
             unknown: Fact[Service | None] = Unknown(self.blind)
             seen = {name: replace(found, service=unknown) for name, found in seen.items()}
+        if self.hidden:
+            unseen: Fact[Definition | None] = Unknown(self.hidden)
+            seen = {name: replace(found, definition=unseen) for name, found in seen.items()}
         return seen
 
     async def write(self, slot: str, text: str) -> None:

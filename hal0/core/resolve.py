@@ -47,14 +47,16 @@ def resolve(
     templates: Templates,
     last_good: Mapping[str, SlotSpec] | None = None,
     last_upstreams: Mapping[str, UpstreamSpec] | None = None,
+    last_ports: Mapping[str, int] | None = None,
 ) -> Desired:
     """Return what the manifests ask for.
 
     ``errors`` are those that reading the files already found. ``last_good`` holds the spec of every slot that
     hal0 owns: it keeps the slots of broken manifests as they are, and gives each slot the port it had.
-    ``last_upstreams`` does the same for upstreams.
+    ``last_upstreams`` does the same for upstreams. ``last_ports`` holds the ports of slots that ``last_good`` lacks.
     """
     last_good = last_good or {}
+    had = {**(last_ports or {}), **{name: spec.port for name, spec in last_good.items()}}
     known = index(manifests, seeds)
     host = _host(known.host.manifest if known.host else None, facts)
     specs, problems = _specs(known, facts, host)
@@ -65,7 +67,7 @@ def resolve(
         good = {name: spec for name, spec in specs.items() if name not in blamed}
         # A broken file may be where a missing slot has moved to: nothing is removed while anything is wrong.
         kept = {name: spec for name, spec in last_good.items() if problems and name not in good}
-        ported, failed = _with_ports(good, kept, last_good, host)
+        ported, failed = _with_ports(good, kept, had, host)
         if not failed:
             break
         problems += [known.slots[name].error(text, "port") for name, text in failed.items()]
@@ -248,17 +250,18 @@ def _about(spec: SlotSpec, problems: Sequence[ManifestError]) -> tuple[ManifestE
 
 
 def _with_ports(
-    good: Mapping[str, SlotSpec], kept: Mapping[str, SlotSpec], last_good: Mapping[str, SlotSpec], host: HostSpec
+    good: Mapping[str, SlotSpec], kept: Mapping[str, SlotSpec], had: Mapping[str, int], host: HostSpec
 ) -> tuple[dict[str, SlotSpec], dict[str, str]]:
     """Give every slot a port: its own, the one it had, or the next free one. Returns the slots left without, too."""
     holders = {spec.port: name for name, spec in kept.items()}
     taken = {*holders, parse_listen(host.listen)[1], *(spec.port for spec in good.values())}
     free = [port for port in range(host.ports[0], host.ports[1] + 1) if port not in taken]
-    had = {name: last_good[name].port if name in last_good else 0 for name in good}
     placed, failed = dict(kept), dict[str, str]()
     # Those that can have the port they had come first: nobody is moved for the sake of another.
-    for name, spec in sorted(good.items(), key=lambda item: (had[item[0]] not in free, not had[item[0]], item[0])):
-        port = spec.port or (had[name] if had[name] in free else next(iter(free), 0))
+    for name, spec in sorted(
+        good.items(), key=lambda item: (had.get(item[0]) not in free, item[0] not in had, item[0])
+    ):
+        port = spec.port or (had[name] if had.get(name) in free else next(iter(free), 0))
         if port in holders:
             failed[name] = f"port {port} is held by slot {holders[port]!r}, which stays as it was until all is well"
         elif port:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import grp
+import logging
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hal0 import resources
+from hal0.core.observed import Observed
+from hal0.core.rebuild import ports_found
 from hal0.core.render import Templates
 from hal0.core.resolve import desired_slot, resolve
 from hal0.core.schema import Manifest, SlotManifest
@@ -17,6 +21,8 @@ from hal0.core.validate import Located
 from hal0.host.cpus import usable_cpus
 from hal0.host.manifests import ManifestRoot, ManifestSet, seed_profiles
 from hal0.host.store import Store
+
+_log = logging.getLogger(__name__)
 
 
 def host_facts(runtime: RuntimeName, state_dir: Path, *, rootless: bool) -> HostFacts:
@@ -44,6 +50,7 @@ class Source:
         )
     )
     seeds: tuple[Located[Manifest], ...] = field(default_factory=seed_profiles)
+    _ports: Mapping[str, int] = field(default_factory=dict, init=False, repr=False)
     _last: tuple[object, Desired] | None = field(default=None, init=False, repr=False)
 
     async def load(self) -> Desired:
@@ -52,7 +59,7 @@ class Source:
         While nothing has changed, the answer is the same object.
         """
         found = await self.root.load()
-        given = (found.manifests, found.errors, found.revision, self.store.specs)
+        given = (found.manifests, found.errors, found.revision, self.store.specs, self._ports)
         if self._last is None or self._last[0] != given:
             self._last = given, self._resolve(found)
         return self._last[1]
@@ -68,6 +75,16 @@ class Source:
         """Resolve the root as it would be if one file had this text; None is: if there were no such file."""
         return self._resolve((await self.root.load()).having(file, text))
 
+    def recall(self, desired: Desired, observed: Observed) -> bool:
+        """Take ports back from definitions that the store knows nothing of; return whether that changes anything."""
+        found = ports_found(desired, observed, self.store.specs)
+        lost = sorted(name for name, port in found.items() if port != desired.slots[name].spec.port)
+        is_news = any(self._ports.get(name) != found[name] for name in lost)
+        if is_news:
+            _log.warning("the store knows nothing of %s: ports are read back from the host", ", ".join(lost))
+            self._ports = {**self._ports, **found}
+        return is_news
+
     def _resolve(self, found: ManifestSet) -> Desired:
         desired = resolve(
             found.manifests,
@@ -77,6 +94,7 @@ class Source:
             templates=self.templates,
             last_good=self.store.specs,
             last_upstreams=self._last[1].upstreams if self._last else None,
+            last_ports=self._ports,
         )
         return replace(desired, generation=self.store.generation(desired.content), revision=found.revision)
 

@@ -94,17 +94,20 @@ class Reconciler:
 
     async def _survey(self, keys: frozenset[str], leave: Leave) -> Plan:
         if MANIFESTS in keys or not self.snapshot.is_ready:
-            desired = await self.source.load()
-            if not desired.problems:  # else a slot may be among them only because nothing is removed now
-                self.store.drop_deletions(desired.slots)
-            if desired is not self.desired:
-                self.store.set_generation(desired.generation, desired.content)
-                self.desired = desired
+            await self._load()
         observed = await self._observe(keys)
         world = self.world(observed)
         current = plan(world, prune_all=leave.prune_all)
         self._publish(world, current)
         return current.limited(leave.limit)
+
+    async def _load(self) -> None:
+        desired = await self.source.load()
+        if not desired.problems:  # else a slot may be among them only because nothing is removed now
+            self.store.drop_deletions(desired.slots)
+        if desired is not self.desired:
+            self.store.set_generation(desired.generation, desired.content)
+            self.desired = desired
 
     @property
     def is_busy(self) -> bool:
@@ -136,12 +139,18 @@ class Reconciler:
         everything = bool(keys & {EVERYTHING, MANIFESTS}) or not self.snapshot.is_ready
         self._unseen = set() if everything else self._unseen - keys
         only = None if everything else keys - {USE}
-        observed = await self.observer.look(self.desired, self.store.specs, only=only, now=now)
+        observed = await self._look(only, now)
+        if self.source.recall(self.desired, observed):
+            await self._load()
+            observed = await self._look(only, now)
         self._remember(observed)
         self.counts.look(observed)
         await self.last_words.update(self.desired.slots, observed)
         await self.lessons.learn(self.desired, self.store.specs, observed)
         return observed
+
+    async def _look(self, only: frozenset[str] | None, now: float) -> Observed:
+        return await self.observer.look(self.desired, self.store.specs, only=only, now=now)
 
     def _remember(self, observed: Observed) -> None:
         """Record what is found in place as declared: after a crash between a write and its record, or a lost store."""
