@@ -59,6 +59,7 @@ class Manifests(ManifestRoot):
     path: Path = Path("/manifests")
     files: dict[str, str] = field(default_factory=dict)
     fault: str = ""
+    revision: str = "abc"
 
     async def load(self) -> ManifestSet:
         if self.fault:
@@ -70,7 +71,7 @@ class Manifests(ManifestRoot):
             documents += found
             errors += wrong
         good, invalid = validate(documents)
-        return ManifestSet(tuple(good), (*errors, *invalid), "abc", len(self.files))
+        return ManifestSet(tuple(good), (*errors, *invalid), self.revision, len(self.files), dict(self.files))
 
 
 @dataclass

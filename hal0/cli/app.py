@@ -165,6 +165,20 @@ def status(as_json: AsJson = False, path: Root = None, runtime: Runtime = "auto"
 
 
 @app.command()
+def history(
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=1000, help="How many of the last applies.")] = 20,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """List applies: who had which manifests taken up, what came of it, and how long it took."""
+    from hal0.cli import history as command
+
+    options = Options(None, None, False, runtime, scope)
+    raise typer.Exit(command.history(options, lines=lines, as_json=as_json))
+
+
+@app.command()
 def route(
     model: Annotated[
         str | None, typer.Argument(help="Model as a client names it; none is a request without one.")

@@ -8,7 +8,7 @@ from typing import Any
 
 from hal0.cli import client, show
 from hal0.cli.client import DaemonError
-from hal0.cli.options import Options
+from hal0.cli.options import Options, who
 from hal0.errors import UsageError
 
 _CHANGED = 2
@@ -76,6 +76,7 @@ def _by_daemon(options: Options, timeout: float) -> Iterator[dict[str, Any]]:
         "limit": options.limit,
         "prune_all": options.prune_all,
         "timeout": timeout,
+        "who": who(),
     }
     for line in client.lines(options.scope, "POST", "/api/apply", asked, timeout=timeout + 60):
         yield json.loads(line)
@@ -87,7 +88,7 @@ async def _by_self(options: Options, seconds: float, view: _View) -> None:
     from hal0.loop import operations
     from hal0.loop.daemon import running
 
-    request = operations.ApplyRequest(leave(options).limit, options.prune_all, seconds)
+    request = operations.ApplyRequest(leave(options).limit, options.prune_all, seconds, who())
     found = settings(options.path, options.runtime, options.scope)
     if found.runtime_name == "process":
         hint = f"run `hal0 serve {found.root}`; it applies, and keeps it so"

@@ -17,6 +17,7 @@ from hal0.core.wire import Json
 from hal0.errors import UsageError
 from hal0.loop import operations
 from hal0.loop.assembly import RuntimeChoice, Settings, make_reconciler, make_runtime, open_host, open_store
+from hal0.loop.history import history_json
 from hal0.loop.reconcile import Leave, Reconciler
 
 
@@ -51,6 +52,12 @@ def picture(options: Options) -> Json:
 def slot(options: Options, name: str) -> Json:
     """Look at the host and return one slot in full."""
     return asyncio.run(_looked(options, lambda reconciler: operations.slot_detail(reconciler, name)))
+
+
+def history(options: Options, *, limit: int) -> Json:
+    """Return the last applies. The host is not looked at."""
+    with open_store(settings(options.path, options.runtime, options.scope), read_only=True) as store:
+        return history_json(store.ledger, limit=limit)
 
 
 def route(options: Options, model: str | None, path: str) -> Json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,3 +17,13 @@ class Options:
     prune_all: bool = False
     runtime: str = "auto"
     scope: str | None = None
+
+
+def who() -> str:
+    """Return the name of whoever runs this command, behind sudo too."""
+    if name := os.environ.get("SUDO_USER"):
+        return name
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"

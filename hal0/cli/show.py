@@ -148,14 +148,15 @@ def slot_text(slot: dict[str, Any]) -> Iterator[str]:
         yield "what hal0 last did"
         for act in slot["acts"][:5]:
             where = "changed outside hal0: " if act["drift"] else ""
-            yield f"  {_clock(act['at'])}  {act['action']}: {where}{act['why']}"
+            yield f"  {clock(act['at'])}  {act['action']}: {where}{act['why']}"
     if slot["transitions"]:
         yield "last transitions"
         for move in slot["transitions"][:8]:
-            yield f"  {_clock(move['at'])}  {move['before']} -> {move['after']}"
+            yield f"  {clock(move['at'])}  {move['before']} -> {move['after']}"
 
 
-def _clock(wall: float) -> str:
+def clock(wall: float) -> str:
+    """Return an instant, in seconds since the epoch, as this machine's clock shows it."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))
 
 

@@ -79,6 +79,14 @@ class SlotStatus:
         return self.condition(ConditionType.RECONCILING).status is False
 
     @property
+    def failure(self) -> str:
+        """What is wrong with it, where waiting longer may be of no use; else empty."""
+        stalled = self.condition(ConditionType.STALLED)
+        if stalled.status or (self.state is SlotState.ERROR and not self.is_ready):
+            return stalled.message or self.message or "the slot is in error"
+        return ""
+
+    @property
     def message(self) -> str:
         """The most telling sentence about the slot: what is wrong first."""
         if self.state is SlotState.ERROR and not self.condition(ConditionType.STALLED).status:

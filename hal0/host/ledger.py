@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 from hal0.core.definition import digest
@@ -18,9 +19,6 @@ from hal0.core.definition import digest
 _KEPT = 10_000
 _KEPT_APPLIES = 1_000
 _KEPT_REVISIONS = 50
-CONVERGED = "converged"
-FAILED = "failed"
-SUPERSEDED = "superseded"
 Files = Mapping[str, str]
 """The manifests of a root: path below it -> text."""
 
@@ -54,11 +52,19 @@ class Act:
     by: str = ""
 
 
+class Result(StrEnum):
+    """How an apply ended."""
+
+    CONVERGED = "converged"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"  # other manifests came before it was done
+
+
 @dataclass(frozen=True, slots=True)
 class Apply:
     """One taking up of the manifests. ``at`` and ``ended`` are since the epoch; ``ended`` None: it is under way.
 
-    ``changes`` counts the slots that were touched. ``result`` is ``converged``, ``failed`` or ``superseded``.
+    ``changes`` counts the slots that were touched. ``result`` is a ``Result``, empty while it is under way.
     """
 
     id: int
@@ -97,13 +103,12 @@ _REVISIONS = "SELECT at, generation, revision, files FROM revisions "
 
 
 class Ledger:
-    """Writes down what happens, each piece of it in a transaction of the store's. At most one apply is under way."""
+    """Writes down what happens, each piece of it in a transaction of the store's."""
 
     def __init__(self, db: sqlite3.Connection, write: Callable[[], AbstractContextManager[sqlite3.Connection]]) -> None:
         self._db = db
         self._write = write
-        found = self._applies("WHERE ended IS NULL ORDER BY id DESC LIMIT 1")
-        self._current = found[0] if found else None
+        self._newest = next(iter(self.applies(limit=1)), None)
         self._archived = db.execute("SELECT generation, digest FROM revisions ORDER BY id DESC LIMIT 1").fetchone()
 
     def add_transitions(self, transitions: list[Transition]) -> None:
@@ -120,7 +125,7 @@ class Ledger:
 
     def add_acts(self, acts: list[Act]) -> None:
         """Record what was done, as a part of the apply that is under way; the oldest beyond some thousands go."""
-        apply = self._current.id if self._current else None
+        apply = self._newest.id if self._newest and self._newest.ended is None else None
         with self._write() as db:
             db.executemany(_ADD_ACT, [(*astuple(act), apply) for act in acts])
             db.execute(_TOUCHED, (apply,))
@@ -132,32 +137,24 @@ class Ledger:
         return [Act(name, action, bool(drift), *rest) for name, action, drift, *rest in found]
 
     @property
-    def current(self) -> Apply | None:
-        """The apply that is under way, as it was begun."""
-        return self._current
+    def newest(self) -> Apply | None:
+        """The last apply as it was begun; it is under way while ``ended`` is None."""
+        return self._newest
 
     def open(self, apply: Apply) -> Apply:
-        """Begin an apply and return it with its ``id``. One that is under way still is to be closed first."""
+        """Begin an apply and return it with its ``id``."""
         with self._write() as db:
             cursor = db.execute(_ADD_APPLY, astuple(apply)[1:])
             _trim(db, "applies", _KEPT_APPLIES)
-        self._current = replace(apply, id=cursor.lastrowid or 0)
-        return self._current
+        self._newest = replace(apply, id=cursor.lastrowid or 0)
+        return self._newest
 
-    def take_over(self, who: str, summary: str) -> None:
-        """Say who asked for the apply under way: hal0 saw the files before the command arrived."""
-        if self._current:
-            with self._write() as db:
-                db.execute("UPDATE applies SET who = ?, summary = ? WHERE id = ?", (who, summary, self._current.id))
-            self._current = replace(self._current, who=who, summary=summary)
-
-    def close(self, result: str, ended: float, summary: str) -> None:
-        """End the apply under way."""
-        if self._current:
-            values = (result, ended, summary, self._current.id)
-            with self._write() as db:
-                db.execute("UPDATE applies SET result = ?, ended = ?, summary = ? WHERE id = ?", values)
-            self._current = None
+    def update(self, apply: Apply) -> None:
+        """Write down who asked for an apply, and how it ended."""
+        values = (apply.who, apply.result, apply.ended, apply.summary, apply.id)
+        with self._write() as db:
+            db.execute("UPDATE applies SET who = ?, result = ?, ended = ?, summary = ? WHERE id = ?", values)
+        self._newest = apply
 
     def applies(self, *, limit: int = 20) -> list[Apply]:
         """Return the last applies, newest first."""
@@ -192,7 +189,7 @@ class Ledger:
     def converged(self) -> list[Revision]:
         """Return every kept content of a generation whose apply converged, newest first."""
         applied = "SELECT generation FROM applies WHERE result = ?"
-        return self._revisions(f"WHERE generation IN ({applied}) ORDER BY id DESC", CONVERGED)
+        return self._revisions(f"WHERE generation IN ({applied}) ORDER BY id DESC", Result.CONVERGED)
 
     def _revisions(self, which: str, *values: object) -> list[Revision]:
         found = self._db.execute(_REVISIONS + which, values).fetchall()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,12 +18,16 @@ SUFFIXES = frozenset({".toml", ".yaml", ".yml"})
 
 @dataclass(frozen=True, slots=True)
 class ManifestSet:
-    """What one reading of the root gave. ``revision`` is empty where the root is in no git repository."""
+    """What one reading of the root gave. ``revision`` is empty where the root is in no git repository.
+
+    ``texts`` maps the path of each file that can be read, below the root, to its text, line ends as they are.
+    """
 
     manifests: tuple[Located[Manifest], ...] = ()
     errors: tuple[ManifestError, ...] = ()
     revision: str = ""
     files: int = 0
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     def having(self, file: str, text: str | None) -> ManifestSet:
         """Return the set as it would be if one file had this text; None is: if there were no such file."""
@@ -58,7 +62,17 @@ class ManifestRoot:
             manifests += found
             errors += wrong
         self._forget_all_but({str(path) for path in paths})
-        return ManifestSet(tuple(manifests), tuple(errors), revision(self.path), len(paths))
+        texts = {
+            path.relative_to(self.base).as_posix(): self._parsed[str(path)][0]
+            for path in paths
+            if str(path) in self._parsed
+        }
+        return ManifestSet(tuple(manifests), tuple(errors), revision(self.path), len(paths), texts)
+
+    @property
+    def base(self) -> Path:
+        """The folder that paths of ``ManifestSet.texts`` are below."""
+        return self.path.parent if self.path.is_file() else self.path
 
     def _paths(self) -> Iterator[Path]:
         if self.path.is_file():
@@ -70,19 +84,32 @@ class ManifestRoot:
 
     def _parse(self, path: Path) -> tuple[list[Located[Manifest]], list[ManifestError]]:
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_bytes().decode()
         except (OSError, UnicodeDecodeError) as error:
+            self._parsed.pop(str(path), None)
             return [], [_unreadable(path, error)]
         known = self._parsed.get(str(path))
         if known is None or known[0] != text:
-            documents, errors = parse_file(str(path), text)
-            good, invalid = validate(documents)
-            known = self._parsed[str(path)] = (text, good, [*errors, *invalid])
+            known = self._parsed[str(path)] = (text, *_read(str(path), text))
         return known[1], known[2]
 
     def _forget_all_but(self, files: set[str]) -> None:
         for gone in set(self._parsed) - files:
             del self._parsed[gone]
+
+
+def parsed(base: Path, texts: Mapping[str, str]) -> ManifestSet:
+    """Return what some texts would give as files below a folder."""
+    found = [_read(str(base / file), text) for file, text in sorted(texts.items())]
+    manifests = tuple(one for good, _ in found for one in good)
+    errors = tuple(error for _, wrong in found for error in wrong)
+    return ManifestSet(manifests, errors, files=len(texts), texts=texts)
+
+
+def _read(file: str, text: str) -> tuple[list[Located[Manifest]], list[ManifestError]]:
+    documents, errors = parse_file(file, text.replace("\r\n", "\n").replace("\r", "\n"))
+    good, invalid = validate(documents)
+    return good, [*errors, *invalid]
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -50,6 +50,7 @@ class Source:
         )
     )
     seeds: tuple[Located[Manifest], ...] = field(default_factory=seed_profiles)
+    texts: Mapping[str, str] = field(default_factory=dict, init=False, repr=False)
     _ports: Mapping[str, int] = field(default_factory=dict, init=False, repr=False)
     _last: tuple[object, Desired] | None = field(default=None, init=False, repr=False)
 
@@ -59,6 +60,7 @@ class Source:
         While nothing has changed, the answer is the same object.
         """
         found = await self.root.load()
+        self.texts = found.texts
         given = (found.manifests, found.errors, found.revision, self.store.specs, self._ports)
         if self._last is None or self._last[0] != given:
             self._last = given, self._resolve(found)

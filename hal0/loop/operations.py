@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from hal0.core.conditions import ConditionType
 from hal0.core.documents import ManifestError
-from hal0.core.state import SlotState
 from hal0.core.status import SlotStatus
 from hal0.core.steps import Plan
 from hal0.core.validate import did_you_mean
 from hal0.core.wire import Json, plan_json, slot_detail_json, snapshot_json
 from hal0.errors import NotFound, UsageError
 from hal0.host.ports import MANIFESTS
+from hal0.loop.history import Asked
 from hal0.loop.news import LoadNews, News, Outcome, PassNews, StateNews, StepNews
 from hal0.loop.reconcile import Leave, Reconciler
 
@@ -31,16 +31,18 @@ class InvalidManifests(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class ApplyRequest:
-    """What to apply, and for how many seconds to watch it."""
+    """What to apply, for how many seconds to watch it, who asked for it, and what history says of it besides."""
 
     limit: frozenset[str] | None = None
     prune_all: bool = False
     timeout: float = 600.0
+    who: str = ""
+    note: str = ""
 
     @property
     def leave(self) -> Leave:
         """What the passes of this apply may do."""
-        return Leave(self.limit, self.prune_all)
+        return Leave(self.limit, self.prune_all, Asked(self.who, self.note))
 
 
 def overview(reconciler: Reconciler) -> Json:
@@ -182,12 +184,7 @@ class _Watch:
         return self.request.limit is None or name in self.request.limit
 
     def _failure(self, slot: SlotStatus) -> str:
-        stalled = slot.condition(ConditionType.STALLED)
-        if slot.is_ready and not stalled.status:
-            return ""
-        if stalled.status or slot.state is SlotState.ERROR:
-            return stalled.message or slot.message or "the slot is in error"
-        return self.failed.get(slot.name, "")
+        return slot.failure or ("" if slot.is_ready else self.failed.get(slot.name, ""))
 
     def _count(self, item: StepNews) -> None:
         if item.outcome is Outcome.OK:

@@ -29,6 +29,7 @@ from hal0.loop.act import Actor, Halt
 from hal0.loop.counts import Counts
 from hal0.loop.demand import Demands
 from hal0.loop.desire import Source
+from hal0.loop.history import Asked, History
 from hal0.loop.lastwords import LastWords
 from hal0.loop.lessons import Lessons
 from hal0.loop.looks import next_looks
@@ -42,10 +43,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """What the operator allows a pass to do: touch all slots or a few, and remove most of them or not."""
+    """What the operator allows a pass to do: touch all slots or a few, and remove most of them or not.
+
+    ``asked``: it is the first pass of an apply, and who asked for that.
+    """
 
     limit: frozenset[str] | None = None
     prune_all: bool = False
+    asked: Asked | None = None
 
 
 @dataclass
@@ -68,10 +73,14 @@ class Reconciler:
     attempts: dict[str, Attempt] = field(default_factory=dict)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     counts: Counts = field(default_factory=Counts)
+    history: History = field(init=False)
     _busy: set[str] = field(default_factory=set)
     _unseen: set[str] = field(default_factory=set)
     _batches: set[asyncio.Task[None]] = field(default_factory=set)
     _passes: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self.history = History(self.store.ledger, self.clock)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -95,6 +104,8 @@ class Reconciler:
     async def _survey(self, keys: frozenset[str], leave: Leave) -> Plan:
         if MANIFESTS in keys or not self.snapshot.is_ready:
             await self._load()
+        if leave.asked:
+            self.history.begin(leave.asked, self.desired)
         observed = await self._observe(keys)
         world = self.world(observed)
         current = plan(world, prune_all=leave.prune_all)
@@ -108,6 +119,7 @@ class Reconciler:
         if desired is not self.desired:
             self.store.set_generation(desired.generation, desired.content)
             self.desired = desired
+        self.history.archive(desired, self.source.texts)
 
     @property
     def is_busy(self) -> bool:
@@ -240,6 +252,7 @@ class Reconciler:
 
     def _publish(self, world: World, current: Plan) -> None:
         snapshot = self.publisher.publish(world, current, self.last_words)
+        self.history.note(snapshot, self.leave.limit, is_busy=self.is_busy)
         fresh = snapshot.slots if world.observed.fresh is None else world.observed.fresh
         self.demands.reopen(set(fresh) - self._busy - self._unseen)
         for name, slot in snapshot.slots.items():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from hal0.core.explain import endpoint_of, explain
 from hal0.core.wire import Json, plan_json
 from hal0.dispatch.dispatcher import Dispatcher
 from hal0.errors import Conflict, Hal0Error, UsageError
 from hal0.loop import operations
+from hal0.loop.history import history_json
 from hal0.loop.operations import ApplyRequest
 from hal0.loop.reconcile import Leave
 from hal0.web.answers import error_response
@@ -39,6 +40,7 @@ class Api:
             web.get("/api/slots/{name}", self.slot),
             web.get("/api/slots/{name}/logs", self.logs),
             web.get("/api/plan", self.plan),
+            web.get("/api/history", self.history),
             web.get("/api/route", self.route),
             web.get("/api/upstreams", self.upstreams),
             web.post("/api/apply", self.apply),
@@ -72,6 +74,11 @@ class Api:
         limit = frozenset(request.query.getall("limit", [])) or None
         leave = Leave(limit, request.query.get("prune_all") == "1")
         return web.json_response(plan_json(await operations.preview(self._reconciler, leave)))
+
+    async def history(self, request: web.Request) -> web.Response:
+        """Return the last applies, newest first; ``limit`` says how many."""
+        limit = min(_whole_number(request, "limit", 20), _MOST_LINES)
+        return web.json_response(history_json(self._reconciler.store.ledger, limit=limit))
 
     async def route(self, request: web.Request) -> web.Response:
         """Explain where a request for ``model`` to ``path`` would go, and send nothing to any engine."""
@@ -132,11 +139,12 @@ class _Asked(BaseModel):
     limit: list[str] | None = None
     prune_all: bool = False
     timeout: float = ApplyRequest().timeout
+    who: str = Field(default="api", min_length=1, max_length=64)
 
     @property
     def request(self) -> ApplyRequest:
         """What to apply, as the loop takes it."""
-        return ApplyRequest(frozenset(self.limit) if self.limit else None, self.prune_all, self.timeout)
+        return ApplyRequest(frozenset(self.limit) if self.limit else None, self.prune_all, self.timeout, self.who)
 
 
 def _whole_number(request: web.Request, name: str, default: int) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from worlds import desired, slots
 
-from hal0.host.ledger import Act, Transition
+from hal0.host.ledger import Act, Apply, Revision, Transition
 from hal0.host.store import Store
 
 SPECS = {
@@ -31,6 +31,23 @@ count = 0
 while True:
     store.ledger.add_transitions([Transition("a", str(count), str(part), float(count)) for part in range(50)])
     count += 1
+    print(count, flush=True)
+"""
+HISTORIAN = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from hal0.host.ledger import Act, Apply, Revision
+from hal0.host.store import Store
+
+ledger = Store(Path(sys.argv[1])).ledger
+count = ledger.newest.generation if ledger.newest else 0
+while True:
+    count += 1
+    ledger.archive(Revision(0.0, count, "abc", {"chat.toml": f"# {count}" * 1000}))
+    row = ledger.open(Apply(0, 0.0, "eve", count, "abc"))
+    ledger.add_acts([Act(slot, "update", False, "why", 0.0) for slot in ("a", "b", "a")])
+    ledger.update(replace(row, result="converged", ended=1.0))
     print(count, flush=True)
 """
 
@@ -214,6 +231,75 @@ def test_a_writer_that_is_killed_loses_nothing_that_it_had_recorded_and_halves_n
         assert len(newest) % 50 == 0
         assert rows[0].at >= told[-1] - 1
     assert "damaged" not in caplog.text
+
+
+def test_a_historian_that_is_killed_leaves_at_most_one_apply_open_and_each_with_all_it_touched(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for round_ in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-c", HISTORIAN, str(path)], stdout=subprocess.PIPE, text=True
+        ) as writer:
+            assert writer.stdout
+            told = [int(writer.stdout.readline()) for _ in range(5 + 11 * round_)]
+            writer.send_signal(signal.SIGKILL)
+            told += [int(line) for line in writer.stdout.read().split()]
+        with closing(Store(path)) as found:
+            rows = found.ledger.applies(limit=10_000)
+            done = {row.generation for row in rows if row.ended is not None}
+            assert {row.changes for row in rows if row.ended is not None} == {2}
+            assert len(rows) - len(done) <= round_ + 1
+            assert set(told) <= done
+            kept = found.ledger.revision(told[-1])
+            assert kept is not None
+            assert kept.files == {"chat.toml": f"# {told[-1]}" * 1000}
+    assert "damaged" not in caplog.text
+
+
+OLDER = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE inventory (slot TEXT PRIMARY KEY, spec TEXT NOT NULL) STRICT;
+CREATE TABLE started (slot TEXT PRIMARY KEY, boot TEXT NOT NULL) STRICT;
+CREATE TABLE transitions (
+  id INTEGER PRIMARY KEY, slot TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL, at REAL NOT NULL) STRICT;
+CREATE TABLE acts (
+  id INTEGER PRIMARY KEY, slot TEXT NOT NULL, action TEXT NOT NULL, drift INTEGER NOT NULL, why TEXT NOT NULL,
+  at REAL NOT NULL) STRICT;
+INSERT INTO acts VALUES (1, 'a', 'create', 0, 'absent', 1.0);
+INSERT INTO transitions VALUES (1, 'a', 'offline', 'starting', 1.0);
+"""
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_the_file_of_an_older_hal0_gets_what_it_lacks_and_keeps_what_it_has(path: Path, *, read_only: bool) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executescript(OLDER)
+    for _ in range(2):
+        with closing(Store(path, read_only=read_only)) as store:
+            assert store.ledger.acts("a") == [Act("a", "create", drift=False, why="absent", at=1.0)]
+            assert store.ledger.transitions("a") == [Transition("a", "offline", "starting", 1.0)]
+            assert store.ledger.applies() == []
+            assert store.ledger.converged() == []
+
+
+def test_the_file_of_a_newer_hal0_is_used_as_it_is(store: Store) -> None:
+    store.ledger.open(Apply(0, 1.0, "eve", 1, "abc"))
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("ALTER TABLE applies ADD COLUMN more TEXT")
+        db.execute("PRAGMA user_version = 99")
+    with closing(again(store)) as found:
+        found.ledger.open(Apply(0, 2.0, "bob", 2, "abc"))
+        assert [row.who for row in found.ledger.applies()] == ["bob", "eve"]
+
+
+def test_the_archive_keeps_the_last_fifty_contents(store: Store) -> None:
+    for number in range(60):
+        store.ledger.archive(Revision(0.0, number, "abc", {"a.toml": str(number)}))
+    with closing(again(store)) as found:
+        assert found.ledger.revision(9) is None
+        assert found.ledger.revision(10) == Revision(0.0, 10, "abc", {"a.toml": "10"})
+        assert not found.ledger.is_archived({"a.toml": "9"})
 
 
 def test_the_last_apply_is_remembered(store: Store) -> None:
