@@ -179,6 +179,26 @@ def history(
 
 
 @app.command()
+def rollback(
+    rev: Annotated[
+        str,
+        typer.Argument(metavar="[REV]", help="gN of hal0 history, or a git revision. Default: the last good one."),
+    ] = "",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite edits that were never applied.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait until every slot is ready.")] = 600.0,
+    prune_all: PruneAll = False,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Bring earlier manifests back, and apply them. Writes their files; git's HEAD and index stay as they are."""
+    from hal0.cli import apply as applying
+
+    options = Options(None, None, prune_all, runtime, scope)
+    raise typer.Exit(applying.rollback(options, rev, force=force, as_json=as_json, timeout=timeout))
+
+
+@app.command()
 def route(
     model: Annotated[
         str | None, typer.Argument(help="Model as a client names it; none is a request without one.")

@@ -1,15 +1,18 @@
-"""``hal0 apply``: by the daemon where one runs, else in this process."""
+"""``hal0 apply`` and ``hal0 rollback``: by the daemon where one runs, else in this process."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from hal0.cli import client, show
 from hal0.cli.client import DaemonError
 from hal0.cli.options import Options, who
 from hal0.errors import UsageError
+
+if TYPE_CHECKING:
+    from hal0.loop.reconcile import Reconciler
 
 _CHANGED = 2
 _NOT_CONVERGED = 3
@@ -20,13 +23,28 @@ def apply(options: Options, *, show_diff: bool, detailed: bool, as_json: bool, t
     """Apply, show what happens, and return the exit code."""
     view = _View(show_diff=show_diff, as_json=as_json)
     if client.is_running(options.scope):
-        for event in _by_daemon(options, timeout):
-            view.show(event)
+        _by_daemon(options, "/api/apply", _asked(options, timeout), view)
     else:
-        import asyncio
+        from hal0.loop import operations
 
-        asyncio.run(_by_self(options, timeout, view))
+        request = operations.ApplyRequest(_limit(options), options.prune_all, timeout, who())
+        _by_self(options, lambda reconciler: operations.apply(reconciler, request), view, preview=True)
     return view.exit_code(detailed=detailed)
+
+
+def rollback(options: Options, rev: str, *, force: bool, as_json: bool, timeout: float) -> int:
+    """Bring earlier manifests back, apply them, show what happens, and return the exit code."""
+    view = _View(show_diff=False, as_json=as_json)
+    if client.is_running(options.scope):
+        asked = {"rev": rev, "force": force, "prune_all": options.prune_all, "timeout": timeout, "who": who()}
+        _by_daemon(options, "/api/rollback", asked, view)
+    else:
+        from hal0.loop.rollback import RollbackRequest
+        from hal0.loop.rollback import rollback as rolled_back
+
+        request = RollbackRequest(rev, force, options.prune_all, timeout, who())
+        _by_self(options, lambda reconciler: rolled_back(reconciler, request), view)
+    return view.exit_code(detailed=False)
 
 
 class _View:
@@ -60,6 +78,8 @@ class _View:
         elif event["event"] == "recap":
             yield ""
             yield from show.recap_text(event)
+        elif event["event"] == "rollback":
+            yield from show.rollback_text(event)
         elif (line := show.event_text(self._new(event))) is not None:
             yield line
 
@@ -70,31 +90,51 @@ class _View:
         return event | {"message": ""} if event["message"] == before else event
 
 
-def _by_daemon(options: Options, timeout: float) -> Iterator[dict[str, Any]]:
-    asked = {
+def _asked(options: Options, timeout: float) -> dict[str, Any]:
+    return {
         "root": str(options.path.resolve()) if options.path else None,
         "limit": options.limit,
         "prune_all": options.prune_all,
         "timeout": timeout,
         "who": who(),
     }
-    for line in client.lines(options.scope, "POST", "/api/apply", asked, timeout=timeout + 60):
-        yield json.loads(line)
 
 
-async def _by_self(options: Options, seconds: float, view: _View) -> None:
+def _limit(options: Options) -> frozenset[str] | None:
+    return frozenset(options.limit) if options.limit else None
+
+
+def _by_daemon(options: Options, path: str, asked: dict[str, Any], view: _View) -> None:
+    for line in client.lines(options.scope, "POST", path, asked, timeout=asked["timeout"] + 60):
+        view.show(json.loads(line))
+
+
+def _by_self(
+    options: Options,
+    act: Callable[[Reconciler], AsyncIterator[dict[str, Any]]],
+    view: _View,
+    *,
+    preview: bool = False,
+) -> None:
+    """Act in this process; with ``preview``, only once a look that is written nowhere finds nothing wrong."""
     # Only here: with a daemon, the command must not pay for importing the loop.
+    import asyncio
+
     from hal0.cli.local import leave, looking, settings
     from hal0.loop import operations
     from hal0.loop.daemon import running
 
-    request = operations.ApplyRequest(leave(options).limit, options.prune_all, seconds, who())
     found = settings(options.path, options.runtime, options.scope)
     if found.runtime_name == "process":
         hint = f"run `hal0 serve {found.root}`; it applies, and keeps it so"
         raise UsageError("the process runtime lives inside the daemon, and none is running", hint=hint)
-    async with looking(options) as reconciler:
-        await operations.preview(reconciler, leave(options))
-    async with running(found, leave=leave(options), patience=_LOCK_PATIENCE) as reconciler:
-        async for event in operations.apply(reconciler, request):
-            view.show(event)
+
+    async def run() -> None:
+        if preview:
+            async with looking(options) as reconciler:
+                await operations.preview(reconciler, leave(options))
+        async with running(found, leave=leave(options), patience=_LOCK_PATIENCE) as reconciler:
+            async for event in act(reconciler):
+                view.show(event)
+
+    asyncio.run(run())

@@ -65,6 +65,15 @@ def event_text(event: dict[str, Any]) -> str | None:
     return None
 
 
+def rollback_text(event: dict[str, Any]) -> Iterator[str]:
+    """Yield where a rollback goes, and the files that it changes."""
+    revision = f" (revision {event['revision']})" if event["revision"] else ""
+    yield f"The manifests are those of {event['to']}{revision} again:"
+    yield from (f"  ~ {file}" for file in event["written"])
+    yield from (f"  - {file}" for file in event["removed"])
+    yield ""
+
+
 def recap_text(recap: dict[str, Any]) -> Iterator[str]:
     """Yield the closing table of an apply, in Ansible's shape."""
     yield paint("SLOT RECAP", "1")

@@ -39,22 +39,22 @@ def revision(path: Path) -> str:
     return commit + ("-dirty" if _read(folder, "status", "--porcelain", "--", str(path.resolve())) else "")
 
 
-def _read(folder: Path, *words: str) -> str:
+def read(folder: Path, *words: str) -> bytes | None:
+    """Return what git says of the repository that holds a folder; None where it says no, or is not there."""
     try:
         done = _git(folder, *_READING, *words, timeout=_DEADLINE)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
-def _git(folder: Path, *words: str, **how: Any) -> subprocess.CompletedProcess[str]:
+def _read(folder: Path, *words: str) -> str:
+    return (read(folder, *words) or b"").decode(errors="surrogateescape").strip()
+
+
+def _git(folder: Path, *words: str, **how: Any) -> subprocess.CompletedProcess[Any]:
     return subprocess.run(
-        ["git", "-C", str(folder), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        **how,
+        ["git", "-C", str(folder), *words], capture_output=True, check=False, stdin=subprocess.DEVNULL, **how
     )
 
 
@@ -104,7 +104,7 @@ class Repository:
 
     def _run(self, *words: str) -> subprocess.CompletedProcess[str]:
         try:
-            return _git(self.top, *_WRITING, *words, timeout=_COMMIT_DEADLINE, **self._as_owner())
+            return _git(self.top, *_WRITING, *words, text=True, timeout=_COMMIT_DEADLINE, **self._as_owner())
         except subprocess.TimeoutExpired:
             raise NotCommitted(f"git: no answer in {_COMMIT_DEADLINE:.0f} s") from None
         except OSError as error:

@@ -176,10 +176,9 @@ class Ledger:
             _trim(db, "revisions", _KEPT_REVISIONS)
         self._archived = mark
 
-    def is_archived(self, files: Files) -> bool:
-        """Return whether a content of the manifest root is kept."""
-        query = "SELECT 1 FROM revisions WHERE digest = ?"
-        return self._db.execute(query, (digest(_text(files)),)).fetchone() is not None
+    def latest(self) -> Revision | None:
+        """Return the content of the manifest root that was kept last."""
+        return next(iter(self._revisions("ORDER BY id DESC LIMIT 1")), None)
 
     def revision(self, generation: int) -> Revision | None:
         """Return the last content of a generation that was kept."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hal0 import resources
+from hal0.core.documents import ManifestError
 from hal0.core.observed import Observed
 from hal0.core.rebuild import ports_found
 from hal0.core.render import Templates
@@ -19,7 +20,7 @@ from hal0.core.schema import Manifest, SlotManifest
 from hal0.core.spec import Desired, DesiredSlot, HostFacts, RuntimeName, SlotSpec
 from hal0.core.validate import Located
 from hal0.host.cpus import usable_cpus
-from hal0.host.manifests import ManifestRoot, ManifestSet, seed_profiles
+from hal0.host.manifests import ManifestRoot, ManifestSet, parsed, seed_profiles
 from hal0.host.store import Store
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,10 @@ class Source:
     async def having(self, file: str, text: str | None) -> Desired:
         """Resolve the root as it would be if one file had this text; None is: if there were no such file."""
         return self._resolve((await self.root.load()).having(file, text))
+
+    def problems_of(self, texts: Mapping[str, str]) -> tuple[ManifestError, ...]:
+        """Return what would be wrong with some texts as the files of the root."""
+        return self._resolve(parsed(self.root.base, texts)).problems
 
     def recall(self, desired: Desired, observed: Observed) -> bool:
         """Take ports back from definitions that the store knows nothing of; return whether that changes anything."""

@@ -49,12 +49,12 @@ class History:
         else:
             self._begin(asked, desired.generation, desired.revision)
 
-    def note(self, snapshot: Snapshot, limit: frozenset[str] | None, *, is_busy: bool) -> None:
+    def note(self, snapshot: Snapshot, limit: frozenset[str] | None) -> None:
         """Begin a row for a generation that nobody asked for, and end the one under way where all is settled."""
         if self.ledger.newest is None or self.ledger.newest.generation != snapshot.generation:
             self._begin(Asked(BY_ITSELF), snapshot.generation, snapshot.revision)
         row = self._under_way()
-        if row and not is_busy and (found := ending(snapshot, limit)):
+        if row and (found := ending(snapshot, limit)):
             self._end(row, Result.CONVERGED if found.converged else Result.FAILED, found.summary)
 
     @property

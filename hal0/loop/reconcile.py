@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from hal0.core.backoff import Attempt, tried
@@ -125,6 +126,12 @@ class Reconciler:
     def is_busy(self) -> bool:
         """Whether a batch is under way, or its slots have not been looked at since."""
         return bool(self._batches or self._unseen)
+
+    @asynccontextmanager
+    async def between_passes(self) -> AsyncIterator[None]:
+        """Hold passes up while files change that belong together: none of them may see the half."""
+        async with self._passes:
+            yield
 
     async def settle(self) -> None:
         """Wait until no batch is under way."""
@@ -252,7 +259,7 @@ class Reconciler:
 
     def _publish(self, world: World, current: Plan) -> None:
         snapshot = self.publisher.publish(world, current, self.last_words)
-        self.history.note(snapshot, self.leave.limit, is_busy=self.is_busy)
+        self.history.note(snapshot, self.leave.limit)
         fresh = snapshot.slots if world.observed.fresh is None else world.observed.fresh
         self.demands.reopen(set(fresh) - self._busy - self._unseen)
         for name, slot in snapshot.slots.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +16,7 @@ from hal0.loop import operations
 from hal0.loop.history import history_json
 from hal0.loop.operations import ApplyRequest
 from hal0.loop.reconcile import Leave
+from hal0.loop.rollback import RollbackRequest, rollback
 from hal0.web.answers import error_response
 from hal0.web.bodies import parsed
 
@@ -44,6 +46,7 @@ class Api:
             web.get("/api/route", self.route),
             web.get("/api/upstreams", self.upstreams),
             web.post("/api/apply", self.apply),
+            web.post("/api/rollback", self.rollback),
         ]
 
     async def health(self, _: web.Request) -> web.Response:
@@ -112,17 +115,16 @@ class Api:
         """Apply the manifests and stream what happens, a JSON object a line. Unix socket only."""
         if not is_local(request):
             return local_only()
-        asked = parsed(_Asked, await request.read())
+        asked = parsed(_Apply, await request.read())
         self._check_root(asked.root)
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        await response.prepare(request)
-        try:
-            async for event in operations.apply(self._reconciler, asked.request):
-                await _write_line(response, event)
-        except Hal0Error as error:
-            failure = {"event": "error", "message": str(error), "hint": error.hint, "exit_code": error.exit_code}
-            await _write_line(response, failure)
-        return response
+        return await _streamed(request, operations.apply(self._reconciler, asked.request))
+
+    async def rollback(self, request: web.Request) -> web.StreamResponse:
+        """Bring earlier manifests back, apply them, and stream what happens. Unix socket only."""
+        if not is_local(request):
+            return local_only()
+        asked = parsed(_Rollback, await request.read())
+        return await _streamed(request, rollback(self._reconciler, asked.request))
 
     def _check_root(self, root: str | None) -> None:
         served = str(self._reconciler.source.root.path)
@@ -132,19 +134,49 @@ class Api:
 
 
 class _Asked(BaseModel):
-    """The body of an apply."""
+    """What the body of an act may say."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    root: str | None = None
-    limit: list[str] | None = None
     prune_all: bool = False
     timeout: float = ApplyRequest().timeout
     who: str = Field(default="api", min_length=1, max_length=64)
+
+
+class _Apply(_Asked):
+    """The body of an apply."""
+
+    root: str | None = None
+    limit: list[str] | None = None
 
     @property
     def request(self) -> ApplyRequest:
         """What to apply, as the loop takes it."""
         return ApplyRequest(frozenset(self.limit) if self.limit else None, self.prune_all, self.timeout, self.who)
+
+
+class _Rollback(_Asked):
+    """The body of a rollback."""
+
+    rev: str = ""
+    force: bool = False
+
+    @property
+    def request(self) -> RollbackRequest:
+        """Where to go back to, as the loop takes it."""
+        return RollbackRequest(self.rev, self.force, self.prune_all, self.timeout, self.who)
+
+
+async def _streamed(request: web.Request, events: AsyncIterator[Json]) -> web.StreamResponse:
+    """Answer with events as they come, a JSON object a line; an error is the last of them."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    try:
+        async for event in events:
+            await _write_line(response, event)
+    except Hal0Error as error:
+        failure = {"event": "error", "message": str(error), "hint": error.hint, "exit_code": error.exit_code}
+        await _write_line(response, failure)
+    return response
 
 
 def _whole_number(request: web.Request, name: str, default: int) -> int:
