@@ -199,6 +199,14 @@ def rollback(
 
 
 @app.command()
+def why(name: str, as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
+    """Tell what happened to a slot last and why: rules, revisions, requests and people behind it."""
+    from hal0.cli import why as command
+
+    raise typer.Exit(command.why(Options(None, None, False, runtime, scope), name, as_json=as_json))
+
+
+@app.command()
 def route(
     model: Annotated[
         str | None, typer.Argument(help="Model as a client names it; none is a request without one.")

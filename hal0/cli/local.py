@@ -19,6 +19,7 @@ from hal0.loop import operations
 from hal0.loop.assembly import RuntimeChoice, Settings, make_reconciler, make_runtime, open_host, open_store
 from hal0.loop.history import history_json
 from hal0.loop.reconcile import Leave, Reconciler
+from hal0.loop.why import why as of_slot
 
 
 def settings(path: Path | None, runtime: str, scope: str | None) -> Settings:
@@ -52,6 +53,11 @@ def picture(options: Options) -> Json:
 def slot(options: Options, name: str) -> Json:
     """Look at the host and return one slot in full."""
     return asyncio.run(_looked(options, lambda reconciler: operations.slot_detail(reconciler, name)))
+
+
+def why(options: Options, name: str) -> Json:
+    """Look at the host and return why a slot is as it is, as far as the store tells."""
+    return asyncio.run(_looked(options, lambda reconciler: of_slot(reconciler, name)))
 
 
 def history(options: Options, *, limit: int) -> Json:

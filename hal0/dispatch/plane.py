@@ -23,7 +23,7 @@ from hal0.loop.reconcile import Reconciler
 async def data_plane(reconciler: Reconciler, measures: Measures) -> AsyncIterator[Dispatcher]:
     """Return a dispatcher over a reconciler, for as long as the context lasts."""
     pool, gate = Pool(), Gate(reconciler)
-    upstreams, recorder = Upstreams(reconciler, pool), Recorder(measures)
+    upstreams, recorder = Upstreams(reconciler, pool), Recorder(measures, reconciler.requests)
     dispatcher = Dispatcher(
         reconciler, Guard(reconciler), Sender(reconciler, pool, upstreams, gate), upstreams, recorder
     )

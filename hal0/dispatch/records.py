@@ -12,12 +12,14 @@ from functools import lru_cache
 from hal0.dispatch.connection import Connection
 from hal0.dispatch.measures import Measures
 from hal0.dispatch.usage import Usage, usage
+from hal0.loop.requests import RefusedRequest, Requests
 
 _log = logging.getLogger("hal0.requests")
 _INTERVAL = 0.02
 _LONGEST = 200
 _LAST_EVENTS = (b"data: [DONE]", b"event: message_stop", b"event: response.completed")
 _NO_USAGE = Usage()
+_NO_REFUSALS = frozenset({"ok", "client.gone"})
 
 
 @dataclass(slots=True)
@@ -101,6 +103,7 @@ class Recorder:
     """
 
     measures: Measures
+    requests: Requests
     _records: list[Record] = field(default_factory=list)
 
     def add(self, record: Record) -> None:
@@ -115,5 +118,13 @@ class Recorder:
         records, self._records = self._records, []
         for record in records:
             self.measures.take(record, record.usage())
+            if record.slot and record.outcome not in _NO_REFUSALS:
+                self.requests.refused(record.slot, _refused(record))
         if records and _log.isEnabledFor(logging.INFO):
             _log.info("\n".join([record.line() for record in records]))
+
+
+def _refused(record: Record) -> RefusedRequest:
+    ago = time.monotonic() - record.ended
+    model = (record.model or "")[:_LONGEST]
+    return RefusedRequest(time.time() - ago, record.id.decode(), model, record.outcome, record.status)

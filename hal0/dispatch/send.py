@@ -61,6 +61,8 @@ class Sender:
     async def to_slot(self, asked: Asked, slot: SlotStatus, record: Record, may_go_on: MayGoOn) -> None:
         """Answer a request from a slot, once it is ready. Raises ``Refusal``, and ``EngineLost`` amid an answer."""
         until = time.monotonic() + self._patience(asked, slot)
+        if not slot.state.is_dispatchable:
+            self.reconciler.requests.woke(slot.name, asked.call.id.decode())
         with Visit(self.reconciler.demands, self.gate, slot, asked.keep(slot.spec)) as visit:
             is_answered = False
             while not is_answered:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from hal0.core.conditions import ConditionType
 from hal0.core.documents import ManifestError
@@ -70,10 +70,7 @@ def slot_detail(reconciler: Reconciler, name: str) -> Json:
         {"before": move.before, "after": move.after, "at": move.at}
         for move in reconciler.store.ledger.transitions(name)
     ]
-    acts = [
-        {"action": act.action, "drift": act.drift, "why": act.why, "at": act.at}
-        for act in reconciler.store.ledger.acts(name)
-    ]
+    acts = [asdict(act) for act in reconciler.store.ledger.acts(name)]
     return slot_detail_json(slot(reconciler, name), now=reconciler.clock.now(), transitions=moves, acts=acts)
 
 

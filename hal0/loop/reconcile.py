@@ -22,6 +22,7 @@ from hal0.core.schema import RunPolicy
 from hal0.core.spec import Desired
 from hal0.core.status import Snapshot
 from hal0.core.steps import Action, Change, Plan, StepKind, faults
+from hal0.core.why import Rule, rule_of
 from hal0.core.world import World
 from hal0.host.ledger import Act
 from hal0.host.ports import EVERYTHING, MANIFESTS, USE, Clock
@@ -38,6 +39,7 @@ from hal0.loop.news import Feed, PassNews
 from hal0.loop.observe import Observer, is_active
 from hal0.loop.publish import Publisher
 from hal0.loop.queue import WorkQueue
+from hal0.loop.requests import Requests
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class Reconciler:
     attempts: dict[str, Attempt] = field(default_factory=dict)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     counts: Counts = field(default_factory=Counts)
+    requests: Requests = field(default_factory=Requests)
     history: History = field(init=False)
     _busy: set[str] = field(default_factory=set)
     _unseen: set[str] = field(default_factory=set)
@@ -219,10 +222,20 @@ class Reconciler:
         acts = []
         for change in changes:
             why = "; ".join(str(reason) for reason in change.reasons)
-            acts.append(Act(change.slot, change.action.value, change.is_drift, why, self.clock.wall()))
+            acts.append(self._act(change, why))
             where = "changed outside hal0: " if change.is_drift else ""
             _log.info("slot %s: %s: %s%s", change.slot, change.action.value, where, why)
         self.store.ledger.add_acts(acts)
+
+    def _act(self, change: Change, why: str) -> Act:
+        rule = rule_of(change)
+        return Act(
+            *(change.slot, change.action.value, change.is_drift, why, self.clock.wall()),
+            rule=rule.value,
+            revision=self.desired.revision,
+            request=self.requests.waker(change.slot) if rule is Rule.DEMAND else "",
+            by=self.history.by if rule is Rule.MANIFESTS else "",
+        )
 
     async def _batch(self, batch: Plan) -> None:
         slots, started, desired = {change.slot for change in batch.changes}, self.store.started, self.desired
@@ -263,6 +276,8 @@ class Reconciler:
         fresh = snapshot.slots if world.observed.fresh is None else world.observed.fresh
         self.demands.reopen(set(fresh) - self._busy - self._unseen)
         for name, slot in snapshot.slots.items():
+            if slot.is_ready:
+                self.requests.is_ready(name)
             if slot.is_ready and slot.condition(ConditionType.SYNCED).status is not False:
                 self.attempts.pop(name, None)
         for key, due in next_looks(world, current, snapshot):

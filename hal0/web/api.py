@@ -17,6 +17,7 @@ from hal0.loop.history import history_json
 from hal0.loop.operations import ApplyRequest
 from hal0.loop.reconcile import Leave
 from hal0.loop.rollback import RollbackRequest, rollback
+from hal0.loop.why import why
 from hal0.web.answers import error_response
 from hal0.web.bodies import parsed
 
@@ -41,6 +42,7 @@ class Api:
             web.get("/api/slots", self.slots),
             web.get("/api/slots/{name}", self.slot),
             web.get("/api/slots/{name}/logs", self.logs),
+            web.get("/api/slots/{name}/why", self.why),
             web.get("/api/plan", self.plan),
             web.get("/api/history", self.history),
             web.get("/api/route", self.route),
@@ -66,6 +68,10 @@ class Api:
     async def slot(self, request: web.Request) -> web.Response:
         """Return one slot, with everything that is known of it."""
         return web.json_response(operations.slot_detail(self._reconciler, request.match_info["name"]))
+
+    async def why(self, request: web.Request) -> web.Response:
+        """Return why one slot is as it is: what is wanted of it, what was done to it, who was refused."""
+        return web.json_response(why(self._reconciler, request.match_info["name"]))
 
     async def plan(self, request: web.Request) -> web.Response:
         """Return the plan of the last pass: what is pending, and what was changed outside hal0.

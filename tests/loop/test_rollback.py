@@ -11,6 +11,7 @@ from hal0.core.state import SlotState
 from hal0.errors import Conflict, NotFound, UsageError
 from hal0.host.manifests import ManifestRoot
 from hal0.host.ports import MANIFESTS
+from hal0.host.rewrite import rewrite
 from hal0.loop import rollback as module
 from hal0.loop.operations import InvalidManifests
 from hal0.loop.rollback import RollbackRequest, rollback
@@ -246,7 +247,7 @@ async def test_no_pass_sees_the_files_half_way(scene: Scene, root: Root, monkeyp
     await root.taken_up(FIRST)
     await root.taken_up(SECOND)
     scene.runtime.calls.clear()
-    real, done = module.rewrite, asyncio.Event()
+    real, done = rewrite, asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def slow(*args: Any) -> None:

@@ -1,0 +1,66 @@
+"""Why a slot is as it is: the rule behind each act, what hal0 wants of it now, and what it waits for."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from hal0.core.backoff import Attempt, not_before
+from hal0.core.schedule import Verdict
+from hal0.core.status import SlotStatus
+from hal0.core.steps import Change
+from hal0.core.wire import VERSION, Json, reason_json
+
+
+class Rule(StrEnum):
+    """What made hal0 touch a slot."""
+
+    MANIFESTS = "manifests"  # another definition is declared, or none
+    DRIFT = "drift"  # it was changed outside hal0
+    FAILURE = "failure"  # its service failed
+    DEMAND = "demand"  # a request wants it, or none does any more
+    RUN = "run"  # its run policy
+
+
+def rule_of(change: Change) -> Rule:
+    """Return what a change is for. Of several causes the one that people act on comes first."""
+    if change.is_drift:
+        return Rule.DRIFT
+    if change.before != change.after:
+        return Rule.MANIFESTS
+    told = "; ".join(str(reason) for reason in change.reasons)
+    if "on demand: " in told:
+        return Rule.DEMAND
+    return Rule.FAILURE if any(reason.before.startswith("failed") for reason in change.reasons) else Rule.RUN
+
+
+def why_json(
+    slot: SlotStatus,
+    verdict: Verdict,
+    change: Change | None,
+    attempt: Attempt | None,
+    *,
+    now: float,
+    acts: list[Json],
+    refusals: list[Json],
+) -> Json:
+    """Return all that is known of why a slot is as it is; ``now`` is on the loop's clock, lists are newest first.
+
+    ``change`` is what the plan has for it, ``attempt`` its starts since it was last ready.
+    """
+    return {
+        "version": VERSION,
+        "name": slot.name,
+        "state": slot.state.value,
+        "since_seconds": round(now - slot.since, 1),
+        "message": slot.message,
+        "verdict": {"up": verdict.up, "why": verdict.why},
+        "change": change and {"action": change.action.value, "reasons": [reason_json(each) for each in change.reasons]},
+        "backoff": attempt and _backoff_json(slot.name, attempt, now),
+        "acts": acts,
+        "refusals": refusals,
+    }
+
+
+def _backoff_json(name: str, attempt: Attempt, now: float) -> Json:
+    left = round(max(0.0, not_before(name, attempt) - now), 1)
+    return {"starts": attempt.count, "error": attempt.error, "next_in_seconds": left}

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from hal0.core.steps import Action, Change, Reason
+from hal0.core.why import Rule, rule_of
+
+START = Reason("service", "stopped", "running (run: always)")
+
+
+def change(*reasons: Reason, before: str | None = "x", after: str | None = "x") -> Change:
+    return Change("chat", Action.UPDATE, reasons, before=before, after=after)
+
+
+@pytest.mark.parametrize(
+    ("found", "rule"),
+    [
+        (change(START), Rule.RUN),
+        (change(Reason("service", "failed (start-limit-hit)", "running (run: always)")), Rule.FAILURE),
+        (change(Reason("service", "stopped", "running (on demand: 2 requests in flight)")), Rule.DEMAND),
+        (change(Reason("run", "active", "stopped (on demand: no request wants it)")), Rule.DEMAND),
+        (change(Reason("run", "active", "stopped (run: never)")), Rule.RUN),
+        (change(Reason("service", "stopped", "running (run: always)", drift=True)), Rule.DRIFT),
+        (change(Reason("definition", "edited outside hal0", "as declared", drift=True), before="y"), Rule.DRIFT),
+        (change(Reason("context_size", "1", "2"), START, before="y"), Rule.MANIFESTS),
+        (change(Reason("manifest", "present", "removed"), after=None), Rule.MANIFESTS),
+        (change(Reason("definition", "absent", "present"), START, before=None), Rule.MANIFESTS),
+    ],
+)
+def test_the_rule_behind_a_change(found: Change, rule: Rule) -> None:
+    assert rule_of(found) is rule
