@@ -191,3 +191,27 @@ def test_the_host_manifest_says_where_to_listen(place: Place) -> None:
         place.until_ready("chat")
         with socket.create_connection(("127.0.0.1", port), timeout=10):
             pass
+
+
+def test_a_store_that_rotted_while_hal0_was_dead_costs_no_slot_its_engine(place: Place) -> None:
+    first = next(port for port in iter(free_port, None) if port % 2 and port < 65_000)
+    place.put_slots()
+    place.put("host.yaml", f"kind: Host\nslot_ports: {first}-{first + 1}\n")
+    with place.serving() as daemon:
+        place.put("x.yaml", "kind: Slot\nname: x\nmodel: m\nprofile: tiny\n")
+        place.until_ready("x")
+        place.put("a.yaml", "kind: Slot\nname: a\nmodel: m\nprofile: tiny\n")  # a new hal0 would give it the port of x
+        place.until_ready("a", "x")
+        engines = {name: place.engines(name) for name in ("a", "x")}
+        daemon.kill()
+        daemon.wait()
+    (place.folder / "run" / "hal0.sock").unlink()
+    for file in (place.folder / "state").glob("hal0.db*"):  # its journal too: that alone would mend it
+        file.write_bytes(b"rotten" * 1000)
+    with place.serving():
+        place.until_ready("a", "x")
+        place.until(lambda: place.ask("/api/history")["applies"][0]["result"] == "converged")
+        assert {name: place.engines(name) for name in ("a", "x")} == engines
+        assert all(lives(pid) for pids in engines.values() for pid in pids)
+    assert "the store was damaged" in place.log()
+    assert "the store knows nothing of a, x: ports are read back from the host" in place.log()
