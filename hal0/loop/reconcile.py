@@ -276,9 +276,10 @@ class Reconciler:
         fresh = snapshot.slots if world.observed.fresh is None else world.observed.fresh
         self.demands.reopen(set(fresh) - self._busy - self._unseen)
         for name, slot in snapshot.slots.items():
-            if slot.is_ready:
-                self.requests.is_ready(name)
-            if slot.is_ready and slot.condition(ConditionType.SYNCED).status is not False:
+            if not slot.is_ready:
+                continue
+            self.requests.is_ready(name)
+            if slot.condition(ConditionType.SYNCED).status is not False:
                 self.attempts.pop(name, None)
         for key, due in next_looks(world, current, snapshot):
             self.queue.add(key, due)

@@ -50,6 +50,16 @@ async def rollback(reconciler: Reconciler, request: RollbackRequest) -> AsyncIte
     Before any file is changed, raises ``NotFound`` for a revision that nobody knows, ``Conflict`` where edits would be
     lost or there is nothing to do, and ``InvalidManifests`` where those manifests would be wrong today.
     """
+    # A client that goes away must not leave half of the files to the next pass.
+    told = await asyncio.shield(asyncio.create_task(_written_back(reconciler, request)))
+    yield told
+    note = f"rollback to {told['to']}"
+    async for event in apply(reconciler, ApplyRequest(None, request.prune_all, request.timeout, request.who, note)):
+        yield event
+
+
+async def _written_back(reconciler: Reconciler, request: RollbackRequest) -> Json:
+    """Write the files while no pass is made; return the event that tells which."""
     source, ledger = reconciler.source, reconciler.store.ledger
     async with reconciler.between_passes():
         desired = await source.load()
@@ -62,16 +72,13 @@ async def rollback(reconciler: Reconciler, request: RollbackRequest) -> AsyncIte
             _keep_edits(now, [*written, *removed], _latest(ledger), committed)
         _check(source.problems_of(target.texts), target)
         await asyncio.to_thread(rewrite, source.root.base, now.texts, target.texts)
-    yield {
+    return {
         "event": "rollback",
         "to": target.name,
         "revision": target.revision,
         "written": written,
         "removed": removed,
     }
-    note = f"rollback to {target.name}"
-    async for event in apply(reconciler, ApplyRequest(None, request.prune_all, request.timeout, request.who, note)):
-        yield event
 
 
 def _target(root: ManifestRoot, rev: str) -> _Target | None:

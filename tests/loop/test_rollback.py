@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import threading
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from scenes import MODEL, Scene, slot, slots
 
 from hal0.core.state import SlotState
 from hal0.errors import Conflict, NotFound, UsageError
+from hal0.host import manifests
 from hal0.host.manifests import ManifestRoot
 from hal0.host.ports import MANIFESTS
 from hal0.host.rewrite import rewrite
@@ -211,6 +213,48 @@ async def test_a_revision_without_manifests_and_one_with_links_are_refused(scene
         await back(scene, "HEAD~1")
     with pytest.raises(UsageError, match=r"HEAD:l\.yaml is a link"):
         await back(scene, "HEAD")
+    assert root.texts() == FIRST
+
+
+async def test_what_git_cant_read_is_not_taken_for_an_empty_file(
+    scene: Scene, root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root.git("init", "--quiet")
+    root.put(FIRST | {"empty.yaml": ""})
+    root.commit()
+    await root.taken_up(SECOND)
+    real = manifests.git
+    monkeypatch.setattr(manifests, "git", lambda *words: None if "cat-file" in words else real(*words))
+    with pytest.raises(UsageError, match=r"git can't read HEAD:a\.yaml"):
+        await back(scene, "HEAD")
+    assert root.texts() == SECOND
+    monkeypatch.setattr(manifests, "git", real)
+    await back(scene, "HEAD")
+    assert root.texts() == FIRST | {"empty.yaml": ""}
+
+
+async def test_a_client_that_goes_away_leaves_no_half_of_the_files(
+    scene: Scene, root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await root.taken_up(FIRST)
+    await root.taken_up(SECOND)
+    begun, going_on = threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> None:
+        begun.set()
+        going_on.wait(10)
+        rewrite(*args)
+
+    monkeypatch.setattr(module, "rewrite", slow)
+    task = asyncio.create_task(back(scene))
+    await asyncio.to_thread(begun.wait, 10)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    pass_ = asyncio.create_task(scene.reconciler.run(frozenset({MANIFESTS})))
+    await asyncio.sleep(0.1)
+    assert not pass_.done()
+    going_on.set()
+    await pass_
     assert root.texts() == FIRST
 
 
