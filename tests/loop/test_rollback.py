@@ -10,7 +10,7 @@ from scenes import MODEL, Scene, slot, slots
 
 from hal0.core.state import SlotState
 from hal0.errors import Conflict, NotFound, UsageError
-from hal0.host import manifests
+from hal0.host import git
 from hal0.host.manifests import ManifestRoot
 from hal0.host.ports import MANIFESTS
 from hal0.host.rewrite import rewrite
@@ -223,12 +223,12 @@ async def test_what_git_cant_read_is_not_taken_for_an_empty_file(
     root.put(FIRST | {"empty.yaml": ""})
     root.commit()
     await root.taken_up(SECOND)
-    real = manifests.git
-    monkeypatch.setattr(manifests, "git", lambda *words: None if "cat-file" in words else real(*words))
+    real = git.read
+    monkeypatch.setattr(git, "read", lambda *words: None if "cat-file" in words else real(*words))
     with pytest.raises(UsageError, match=r"git can't read HEAD:a\.yaml"):
         await back(scene, "HEAD")
     assert root.texts() == SECOND
-    monkeypatch.setattr(manifests, "git", real)
+    monkeypatch.setattr(git, "read", real)
     await back(scene, "HEAD")
     assert root.texts() == FIRST | {"empty.yaml": ""}
 
