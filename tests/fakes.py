@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Activity, Definition, Instance, ProbeResult, Service, SlotObservation
 from hal0.core.pools import Pool
+from hal0.core.proof import Ask, Reply
 from hal0.core.steps import Plan, StepKind
 from hal0.errors import HostUnreachable, StepFailed
 
@@ -246,6 +247,25 @@ class FakeProber:
 
     async def close(self) -> None:
         return
+
+
+GOOD = Reply(200)
+SILENT = Reply(0, "no answer in 45 s")
+
+
+@dataclass
+class FakeCompleter:
+    """``Completer`` that answers ``reply`` to all; with ``hold``, only once that is set. ``asked`` are the ports."""
+
+    reply: Reply = GOOD
+    hold: asyncio.Event | None = None
+    asked: list[int] = field(default_factory=list)
+
+    async def complete(self, port: int, ask: Ask) -> Reply:
+        self.asked.append(port)
+        if self.hold:
+            await self.hold.wait()
+        return self.reply
 
 
 @dataclass

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fakes import FakeClock, FakeHardware, FakeHost, FakeProber, FakeRuntime
+from fakes import FakeClock, FakeCompleter, FakeHardware, FakeHost, FakeProber, FakeRuntime
 from worlds import FACTS, SEEDS, TEMPLATES
 
 from hal0.core.documents import Document, ManifestError, parse_file
@@ -28,6 +28,7 @@ from hal0.loop.lessons import Lessons
 from hal0.loop.loads import Loads
 from hal0.loop.news import Feed
 from hal0.loop.observe import Observer
+from hal0.loop.prove import Prover
 from hal0.loop.publish import Publisher
 from hal0.loop.pulls import Pulls
 from hal0.loop.queue import WorkQueue
@@ -83,6 +84,7 @@ class Scene:
     clock: FakeClock = field(default_factory=FakeClock)
     prober: FakeProber = field(default_factory=FakeProber)
     hardware: FakeHardware = field(default_factory=FakeHardware)
+    completer: FakeCompleter = field(default_factory=FakeCompleter)
     manifests: Manifests = field(default_factory=Manifests)
     passes: int = 0
 
@@ -106,10 +108,11 @@ class Scene:
                 queue.add(name)
 
         pulls = Pulls(self.runtime, look)
+        prover = Prover(self.completer, demands, self.clock, queue)
         queue.add(MANIFESTS)
         return Reconciler(
             source=source,
-            observer=Observer(self.runtime, self.prober, self.hardware),
+            observer=Observer(self.runtime, self.prober, self.hardware, prover.proofs),
             actor=Actor(self.runtime, self.store, pulls, demands, feed),
             store=self.store,
             clock=self.clock,
@@ -119,6 +122,7 @@ class Scene:
             demands=demands,
             last_words=LastWords(self.runtime),
             lessons=Lessons(self.store.measured),
+            prover=prover,
         )
 
     def restart(self) -> None:
@@ -209,6 +213,7 @@ class Scene:
 
     async def close(self) -> None:
         await self.reconciler.actor.pulls.close()
+        await self.reconciler.prover.close()
         self.store.close()
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from hal0.core.backoff import Attempt
 from hal0.core.facts import Known, Unknown, known
 from hal0.core.observed import Activity, ProbeResult, SlotObservation
+from hal0.core.proof import Proof
 from hal0.core.quantity import show_duration
 from hal0.core.schedule import Demand
 from hal0.core.spec import DesiredSlot, SlotSpec
@@ -53,6 +54,11 @@ class Signs:
     last_lines: tuple[str, ...] = ()
     applied: SlotSpec | None = None
     now: float = 0.0
+
+    @property
+    def serving(self) -> int:
+        """How many requests are at the slot's engine."""
+        return self.demand.serving if self.demand else 0
 
 
 def conditions(slot: DesiredSlot, seen: SlotObservation, signs: Signs, state: SlotState) -> tuple[Condition, ...]:
@@ -126,6 +132,8 @@ def _ready(seen: SlotObservation, signs: Signs, state: SlotState) -> Condition:
         return Condition(kind, status=False, reason="Loading", message="the engine is loading its model")
     if not signs.wanted:
         return Condition(kind, status=False, reason="NotWanted")
+    if wedged := seen.wedged(signs.serving):
+        return Condition(kind, status=False, reason="Wedged", message=_unanswered(wedged))
     word = "Error" if state is SlotState.ERROR else "NotRunning"
     return Condition(kind, status=False, reason=word, message=_tail(signs).removeprefix("; "))
 
@@ -157,8 +165,10 @@ def _stalled(slot: DesiredSlot, seen: SlotObservation, signs: Signs, state: Slot
         word, colon, _ = change.reasons[0].field.partition(":")
         word = word if colon and word.isalpha() else "Refused"
         return Condition(kind, status=True, reason=word, message=message)
-    service = known(seen.service)
-    if state is SlotState.ERROR and service and service.activity is Activity.ACTIVE:
+    service, wedged = known(seen.service), seen.wedged(signs.serving)
+    if state is SlotState.ERROR and wedged and (change is None or is_left_alone(change)):
+        return Condition(kind, status=True, reason="Wedged", message=_unanswered(wedged))
+    if state is SlotState.ERROR and not wedged and service and service.activity is Activity.ACTIVE:
         late = f"not ready within {show_duration(slot.spec.start_deadline)}, or its probe fails"
         return Condition(kind, status=True, reason="NotReady", message=late + _tail(signs))
     attempt = signs.attempt
@@ -166,6 +176,10 @@ def _stalled(slot: DesiredSlot, seen: SlotObservation, signs: Signs, state: Slot
         why = attempt.error or "it does not stay up"
         return Condition(kind, status=True, reason="CrashLoop", message=f"{attempt.count} starts: {why}{_tail(signs)}")
     return Condition(kind, status=False, reason="Progressing")
+
+
+def _unanswered(proof: Proof) -> str:
+    return f"the engine does not answer a real request: {proof.error}"
 
 
 def _tail(signs: Signs) -> str:

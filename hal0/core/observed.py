@@ -9,6 +9,7 @@ from enum import StrEnum
 from hal0.core.definition import Mark, split
 from hal0.core.facts import Fact, Unknown, known
 from hal0.core.pools import Pool
+from hal0.core.proof import Proof
 
 
 class Activity(StrEnum):
@@ -85,6 +86,7 @@ class Instance:
 
 _NOT_PROBED = Unknown("not probed")
 _NOT_LOOKED_UP = Unknown("not looked up")
+_NOT_PROVED = Unknown("not proved")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class SlotObservation:
     """Everything observed of one slot.
 
     ``image`` is the id of the local image that the slot's reference names now, ``model`` whether its file is there.
+    ``proof`` is what a real request to the engine showed, where one was made: it may be of an earlier run.
     ``gone_since`` is when the container was first missed under a service that is active, on the loop's clock.
     """
 
@@ -102,6 +105,7 @@ class SlotObservation:
     probe: Fact[ProbeResult] = _NOT_PROBED
     model: Fact[bool] = _NOT_LOOKED_UP
     gone_since: float | None = None
+    proof: Fact[Proof] = _NOT_PROVED
 
     @property
     def mark(self) -> Mark | None:
@@ -116,6 +120,19 @@ class SlotObservation:
         if service is None or service.activity is not Activity.ACTIVE or isinstance(self.instance, Unknown):
             return False
         return self.instance.value is None or not self.instance.value.running
+
+    def wedged(self, serving: int) -> Proof | None:
+        """Return the proof that the engine does not answer while its service runs; None where nothing says so.
+
+        ``serving`` counts the requests at the engine: where its probe answers, a proof may wait behind them.
+        """
+        service, proof, probe = known(self.service), known(self.proof), known(self.probe)
+        if service is None or service.activity is not Activity.ACTIVE or probe is None:
+            return None
+        if proof is None or not proof.is_refuted or proof.invocation != service.invocation:
+            return None
+        is_decisive = proof.suspected and not serving if probe is ProbeResult.UP else True
+        return proof if is_decisive else None
 
 
 def unobserved(reason: str) -> SlotObservation:

@@ -62,7 +62,9 @@ def _change(world: World, slot: DesiredSlot, seen: SlotObservation, verdict: Ver
     reloaded = reload_reasons(slot, service) if not written else ()
     if not written and is_ending(seen, world.now):
         return Change(name, Action.WAIT, (Reason("container", "gone", "its unit ends", drift=True),))
-    moved = activity_reasons(slot, seen, service, verdict, settled=not written, started=name in world.started)
+    moved = activity_reasons(
+        slot, seen, service, verdict, settled=not written, started=name in world.started, wedged=world.is_wedged(name)
+    )
     if not (written or reloaded or moved):
         return None
     steps = _steps(
@@ -99,7 +101,7 @@ def _steps(
     pull = start and bool(slot.spec.image) and isinstance(seen.image, Known) and seen.image.value is None
     steps = [
         (pull, Step(StepKind.PULL, name, slot.spec.image)),
-        (stop and world.serving(name) > 0, Step(StepKind.DRAIN, name)),
+        (stop and world.serving(name) > 0 and not world.is_wedged(name), Step(StepKind.DRAIN, name)),
         (stop, Step(StepKind.STOP, name)),
         (write, Step(StepKind.WRITE, name, _new_text(world, slot) if write else "")),
         (reload, Step(StepKind.RELOAD)),

@@ -82,10 +82,12 @@ def activity_reasons(
     *,
     settled: bool,
     started: bool,
+    wedged: bool = False,
 ) -> tuple[Reason, ...]:
     """Return why the service must be started, stopped or replaced.
 
-    ``settled``: its definition is as declared. ``started``: hal0 started it, and did not stop it.
+    ``settled``: its definition is as declared. ``started``: hal0 started it, and did not stop it. ``wedged``: its
+    engine is known not to answer.
     """
     activity = service.activity if service else Activity.INACTIVE
     if activity is Activity.DEACTIVATING:
@@ -98,7 +100,8 @@ def activity_reasons(
         return (Reason("service", _down(service), f"running ({verdict.why})", drift=drift),)
     if activity is not Activity.ACTIVE or isinstance(seen.instance, Unknown):
         return ()
-    return tuple(_instance_reasons(slot, seen, service, seen.instance.value, settled=settled))
+    hangs = (Reason("engine", "does not answer", "running", drift=True),) if wedged else ()
+    return (*hangs, *_instance_reasons(slot, seen, service, seen.instance.value, settled=settled))
 
 
 def is_ending(seen: SlotObservation, now: float) -> bool:

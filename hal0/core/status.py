@@ -43,8 +43,8 @@ class SlotStatus:
     """Everything a view says of a slot.
 
     ``since`` is on the loop's clock, ``failing`` is None unless the last probe failed, ``run`` is the invocation last
-    seen. ``spec`` is what the manifests want; ``engine`` is the key of the engine that requests go to, and ``serves``
-    its spec.
+    seen, and ``was_ready`` whether it has been ready. ``spec`` is what the manifests want; ``engine`` is the key of the
+    engine that requests go to, and ``serves`` its spec.
     """
 
     name: str
@@ -61,6 +61,7 @@ class SlotStatus:
     drift: tuple[str, ...] = ()
     failing: Failing | None = None
     run: str = ""
+    was_ready: bool = False
 
     def condition(self, kind: ConditionType) -> Condition:
         """Return one of the conditions; all of them are always there."""
@@ -130,6 +131,7 @@ def status(slot: DesiredSlot, seen: SlotObservation, signs: Signs, before: SlotS
     failing = _failing(seen, signs, before)
     state = _state(slot.spec, seen, signs, before, failing)
     since = before.since if before and before.state is state else signs.now
+    run = _run(seen, before)
     return SlotStatus(
         name=slot.spec.name,
         state=state,
@@ -144,7 +146,8 @@ def status(slot: DesiredSlot, seen: SlotObservation, signs: Signs, before: SlotS
         instance=known(seen.instance),
         drift=tuple(str(reason) for reason in signs.change.reasons if reason.drift) if signs.change else (),
         failing=failing,
-        run=_run(seen, before),
+        run=run,
+        was_ready=state.is_dispatchable or (before is not None and before.was_ready and before.run == run),
     )
 
 
@@ -155,9 +158,19 @@ def _failing(seen: SlotObservation, signs: Signs, before: SlotStatus | None) -> 
     if isinstance(seen.probe, Unknown) or seen.probe.value is ProbeResult.UP:
         return None  # a look that could not tell ends the row too: nobody knows how the engine was in between
     late = seen.probe.value is ProbeResult.LATE
+    if _answered(seen, before):
+        return Failing(signs.now, signs.now, late=True)  # a new row, with all the patience that there is
     if earlier is None:
         return Failing(signs.now, signs.now, late)
     return replace(earlier, last=signs.now, late=earlier.late or late)
+
+
+def _answered(seen: SlotObservation, before: SlotStatus | None) -> bool:
+    """Return whether the engine gave a real answer since its probe began to fail: it is starved, and works."""
+    proof = known(seen.proof)
+    if proof is None or proof.is_refuted or before is None or before.failing is None:
+        return False
+    return proof.invocation == _run(seen, before) and proof.at > before.failing.first
 
 
 def _state(
@@ -184,12 +197,15 @@ def _state(
 def _state_of_active(
     spec: SlotSpec, seen: SlotObservation, signs: Signs, before: SlotStatus | None, failing: Failing | None
 ) -> SlotState:
+    if seen.wedged(signs.serving):
+        return SlotState.ERROR
     if isinstance(seen.probe, Known) and seen.probe.value is ProbeResult.UP:
         return _state_of_ready(spec, signs)
     if before is None:
         return SlotState.WARMING
     is_same_run = _run(seen, before) == before.run
-    if before.state.is_dispatchable and is_same_run:
+    is_proved = before.was_ready and _answered(seen, before)
+    if is_same_run and (before.state.is_dispatchable or is_proved):
         return SlotState.ERROR if failing and failing.is_lasting else _state_of_ready(spec, signs)
     if before.state is SlotState.ERROR and is_same_run:
         return SlotState.ERROR

@@ -40,3 +40,7 @@ class World:
         """Return how many requests are being answered by an engine, that its stop should wait for."""
         use = self.demand.get(slot_of(engine))
         return use.at(engine) if use else 0
+
+    def is_wedged(self, slot: str) -> bool:
+        """Return whether a slot's engine is known not to answer: its requests hang, and a stop waits for none."""
+        return self.observed.slot(slot).wedged(self.serving(slot)) is not None

@@ -23,7 +23,8 @@ from hal0.loop.reconcile import Reconciler
 async def data_plane(reconciler: Reconciler, measures: Measures) -> AsyncIterator[Dispatcher]:
     """Return a dispatcher over a reconciler, for as long as the context lasts."""
     pool, gate = Pool(), Gate(reconciler)
-    upstreams, recorder = Upstreams(reconciler, pool), Recorder(measures, reconciler.requests)
+    recorder = Recorder(measures, reconciler.requests, reconciler.prover.suspect)
+    upstreams = Upstreams(reconciler, pool)
     dispatcher = Dispatcher(
         reconciler, Guard(reconciler), Sender(reconciler, pool, upstreams, gate), upstreams, recorder
     )

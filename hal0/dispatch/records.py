@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -17,6 +18,8 @@ from hal0.loop.requests import RefusedRequest, Requests
 _log = logging.getLogger("hal0.requests")
 _INTERVAL = 0.02
 _LONGEST = 200
+_PATIENT = 10.0
+"""Seconds after which a client that leaves without a byte has waited, and not only changed its mind."""
 _LAST_EVENTS = (b"data: [DONE]", b"event: message_stop", b"event: response.completed")
 _NO_USAGE = Usage()
 _NO_REFUSALS = frozenset({"ok", "client.gone"})
@@ -57,6 +60,14 @@ class Record:
         """Note that the client went away: behind the last event of a stream it has all of it, and many do not wait."""
         has_all = self.is_stream and any(mark in self.tail for mark in _LAST_EVENTS)
         self.outcome = "ok" if has_all else "client.gone"
+
+    @property
+    def is_unheard(self) -> bool:
+        """Whether a slot's engine may hang: the request ended without a byte from it, and by nobody's whim."""
+        if self.first or not self.slot or self.target != self.slot:
+            return False
+        has_waited = self.outcome == "client.gone" and self.ended - self.began >= _PATIENT
+        return has_waited or self.outcome == "slot.unreachable"
 
     def answered(self, connection: Connection) -> None:
         """Take what an answer on a connection tells."""
@@ -99,11 +110,13 @@ def revision_line(revision: str) -> bytes:
 class Recorder:
     """Keeps records until the next batch: a line written for each request would cost more than the rest of it.
 
-    Batches are small, so that none of them holds up the requests of the moment.
+    Batches are small, so that none of them holds up the requests of the moment. ``suspect`` is called with each slot
+    whose engine may hang.
     """
 
     measures: Measures
     requests: Requests
+    suspect: Callable[[str], None]
     _records: list[Record] = field(default_factory=list)
 
     def add(self, record: Record) -> None:
@@ -120,6 +133,8 @@ class Recorder:
             self.measures.take(record, record.usage())
             if record.slot and record.outcome not in _NO_REFUSALS:
                 self.requests.refused(record.slot, _refused(record))
+            if record.is_unheard:
+                self.suspect(record.slot)
         if records and _log.isEnabledFor(logging.INFO):
             _log.info("\n".join([record.line() for record in records]))
 

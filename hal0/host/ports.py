@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hal0.core.facts import Fact
     from hal0.core.observed import ProbeResult, SlotObservation
     from hal0.core.pools import Pool
+    from hal0.core.proof import Ask, Reply
 
 EVERYTHING = "*"
 """The event that says: look at every slot."""
@@ -93,6 +94,13 @@ class Hardware(Protocol):
 
         An answer may be some seconds old, unless it is asked to be ``fresh``.
         """
+
+
+class Completer(Protocol):
+    """Asks engines for real answers, past the dispatcher: nothing counts these as use."""
+
+    async def complete(self, port: int, ask: Ask) -> Reply:
+        """Ask the engine on a loopback port and say what came of it, within a deadline. Never raises."""
 
 
 class Clock(Protocol):

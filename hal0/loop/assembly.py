@@ -12,6 +12,7 @@ from typing import Literal
 from hal0.core.spec import RuntimeName
 from hal0.errors import UsageError
 from hal0.host.clock import SystemClock
+from hal0.host.completer import HttpCompleter
 from hal0.host.manifests import ManifestRoot
 from hal0.host.memory import HostMemory
 from hal0.host.ports import Prober, Runtime
@@ -26,6 +27,7 @@ from hal0.loop.lessons import Lessons
 from hal0.loop.loads import Loads
 from hal0.loop.news import Feed
 from hal0.loop.observe import Observer
+from hal0.loop.prove import Prover
 from hal0.loop.publish import Publisher
 from hal0.loop.pulls import Pulls
 from hal0.loop.queue import WorkQueue
@@ -86,9 +88,12 @@ def make_reconciler(settings: Settings, store: Store, runtime: Runtime, prober: 
             queue.add(slot)
 
     pulls, demands = Pulls(runtime, look), Demands(queue, clock)
+    prover = Prover(HttpCompleter(), demands, clock, queue)
     return Reconciler(
         source=source,
-        observer=Observer(runtime, prober, HostMemory(clock, is_own_group=settings.runtime_name == "process")),
+        observer=Observer(
+            runtime, prober, HostMemory(clock, is_own_group=settings.runtime_name == "process"), prover.proofs
+        ),
         actor=Actor(runtime, store, pulls, demands, feed),
         store=store,
         clock=clock,
@@ -98,6 +103,7 @@ def make_reconciler(settings: Settings, store: Store, runtime: Runtime, prober: 
         demands=demands,
         last_words=LastWords(runtime),
         lessons=Lessons(store.measured),
+        prover=prover,
     )
 
 

@@ -51,8 +51,9 @@ async def running(
 
 
 async def _wind_up(reconciler: Reconciler, runtime: Runtime, *, stop_children: bool) -> None:
-    """End what is under way: pulls are given up, batches come to their end."""
+    """End what is under way: pulls and proofs are given up, batches come to their end."""
     await reconciler.actor.pulls.close()
+    await reconciler.prover.close()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(reconciler.settle(), _STOP_PATIENCE)
     if stop_children:

@@ -9,6 +9,7 @@ from hal0.core.engines import served_spec
 from hal0.core.facts import Fact, Known, known
 from hal0.core.observed import Activity, Observed, ProbeResult, SlotObservation
 from hal0.core.pools import Pool
+from hal0.core.proof import Proof
 from hal0.core.spec import Desired, SlotSpec
 from hal0.host.models import is_file
 from hal0.host.ports import Hardware, Prober, Runtime
@@ -16,11 +17,15 @@ from hal0.host.ports import Hardware, Prober, Runtime
 
 @dataclass
 class Observer:
-    """Keeps the last observation of every slot, and looks again at those that may have changed."""
+    """Keeps the last observation of every slot, and looks again at those that may have changed.
+
+    ``proofs`` are those of the engines, kept by whoever asks for them.
+    """
 
     runtime: Runtime
     prober: Prober
     hardware: Hardware
+    proofs: Mapping[str, Proof] = field(default_factory=dict)
     seen: dict[str, SlotObservation] = field(default_factory=dict)
     pools: Mapping[str, Fact[Pool]] = field(default_factory=dict)
 
@@ -34,7 +39,7 @@ class Observer:
         images = {name: slot.spec.image for name, slot in desired.slots.items()}
         fresh = await self.runtime.observe(images, only=only)
         fresh = await self._probed(desired, applied, self._with_models(desired, fresh))
-        fresh = {name: self._dated(name, seen, now) for name, seen in fresh.items()}
+        fresh = {name: self._proved(name, self._dated(name, seen, now)) for name, seen in fresh.items()}
         # Memory that a slot has just taken or left must not be told from before that.
         moved = any(_phase(seen) != _phase(self.seen.get(name)) for name, seen in fresh.items())
         self.pools = await self.hardware.pools(fresh=moved)
@@ -52,6 +57,9 @@ class Observer:
         before = self.seen.get(name)
         since = before.gone_since if before and before.gone_since is not None else now
         return replace(seen, gone_since=since)
+
+    def _proved(self, name: str, seen: SlotObservation) -> SlotObservation:
+        return replace(seen, proof=Known(self.proofs[name])) if name in self.proofs else seen
 
     def _with_models(self, desired: Desired, fresh: dict[str, SlotObservation]) -> dict[str, SlotObservation]:
         models = {name: slot.spec.model_path for name, slot in desired.slots.items() if name in fresh}

@@ -37,6 +37,7 @@ from hal0.loop.lessons import Lessons
 from hal0.loop.looks import next_looks
 from hal0.loop.news import Feed, PassNews
 from hal0.loop.observe import Observer, is_active
+from hal0.loop.prove import Prover
 from hal0.loop.publish import Publisher
 from hal0.loop.queue import WorkQueue
 from hal0.loop.requests import Requests
@@ -71,6 +72,7 @@ class Reconciler:
     demands: Demands
     last_words: LastWords
     lessons: Lessons
+    prover: Prover
     leave: Leave = field(default_factory=Leave)
     desired: Desired = field(default_factory=lambda: Desired({}))
     attempts: dict[str, Attempt] = field(default_factory=dict)
@@ -97,6 +99,7 @@ class Reconciler:
             with self.counts.timed(self.clock):
                 current = await self._survey(keys, leave or self.leave)
                 self._begin(current)
+                self.prover.follow(self.snapshot, self._busy | self._unseen)
             self.begun.set()
             return current
 

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, web
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from plane import (
@@ -33,6 +33,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from scenes import MODEL, Scene, slot
 
 from hal0.core.observed import ProbeResult
+from hal0.dispatch.records import Record
 
 FIELDS = ["id", "path", "model", "target", "rule", "reason", "revision", "outcome", "status", "ms"]
 _FIELD = re.compile(r' ([a-z]+)=("(?:[^"\\]|\\.)*"|[^ "]+)')
@@ -306,3 +307,47 @@ async def test_requests_to_an_upstream_are_counted_under_its_name(scene: Scene) 
         async with served(scene) as (client, _):
             assert (await said(client, body={"model": "big"}))[0] == 200
             assert (await counted(client))["hal0_requests_total"] == {("200", CHAT, "far"): 1}
+
+
+# Requests without a byte.
+
+
+async def mute(request: web.Request) -> web.StreamResponse:
+    assert request.transport
+    request.transport.abort()
+    return web.Response()
+
+
+async def test_an_engine_that_ends_a_request_without_a_byte_has_to_prove_itself(either: Bench) -> None:
+    either.engine.answer = mute
+    assert (await either.said())[0] == 502
+    async with awake(either.scene):
+        await until(lambda: either.scene.completer.asked == [either.engine.port])
+
+
+async def test_an_engine_that_answers_need_not_prove_itself(either: Bench, lines: Lines) -> None:
+    either.engine.answer = failing(500)
+    await either.said()
+    await lines()
+    await either.scene.pass_(60)
+    assert either.scene.completer.asked == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "seconds", "first", "target", "is_unheard"),
+    [
+        ("slot.unreachable", 0.1, 0.0, "chat", True),
+        ("slot.unreachable", 0.1, 0.0, "upstream/chat", False),
+        ("client.gone", 10.0, 0.0, "chat", True),
+        ("client.gone", 9.0, 0.0, "chat", False),
+        ("client.gone", 60.0, 5.0, "chat", False),
+        ("slot.loading", 60.0, 0.0, "chat", False),
+        ("ok", 60.0, 5.0, "chat", False),
+    ],
+)
+def test_only_a_request_that_was_left_without_a_byte_throws_suspicion_on_a_slot(
+    outcome: str, seconds: float, first: float, target: str, *, is_unheard: bool
+) -> None:
+    record = Record(b"1", CHAT, began=100.0, slot="chat", target=target, outcome=outcome, first=first)
+    record.ended = 100.0 + seconds
+    assert record.is_unheard is is_unheard

@@ -62,6 +62,17 @@ def test_a_killed_engine_is_started_again(daemon: Daemon) -> None:
     daemon.until("another engine", lambda: daemon.slot()["ready"] and daemon.slot()["service"]["pid"] != pid)
 
 
+def test_an_engine_that_hangs_is_proved_to_and_started_again(daemon: Daemon) -> None:
+    pid = daemon.until_ready()["service"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    daemon.until("another engine", lambda: daemon.slot()["ready"] and daemon.slot()["service"]["pid"] != pid)
+    (act,) = [act for act in daemon.slot()["acts"] if act["drift"]]
+    assert act["why"] == "engine: does not answer -> running"
+    assert not is_alive(pid)
+    with ask(daemon) as client:
+        assert client.completions.create(model="chat", prompt="One, two,", max_tokens=4).choices[0].text
+
+
 def test_a_crash_of_hal0_leaves_the_engine_to_the_next_one(daemon: Daemon) -> None:
     pid = daemon.until_ready()["service"]["pid"]
     daemon.end(signal.SIGKILL)

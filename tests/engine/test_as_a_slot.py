@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from worlds import MODEL, desired
 
 import hal0
 from hal0.core.definition import stamp
 from hal0.core.facts import Known
 from hal0.core.observed import Activity, ProbeResult, Service
+from hal0.core.proof import Ask, Reply, ask_of
+from hal0.core.schema import SlotType
+from hal0.host.completer import HttpCompleter
 from hal0.host.probe import HttpProber
 from hal0.host.process import ProcessRuntime
 from hal0.host.process_unit import RestartPolicy
@@ -47,6 +51,13 @@ async def start(runtime: ProcessRuntime, model: Path) -> int:
     return port
 
 
+def question(type_: SlotType) -> Ask:
+    (slot,) = desired(f"{MODEL}---\nkind: Slot\nname: chat\nmodel: m\ntype: {type_}\n").slots.values()
+    ask = ask_of(slot.spec)
+    assert ask
+    return ask
+
+
 async def service(runtime: ProcessRuntime) -> Service:
     fact = (await runtime.observe({"chat": ""}))["chat"].service
     assert isinstance(fact, Known)
@@ -64,6 +75,9 @@ async def test_an_engine_loads_serves_and_stops(runtime: ProcessRuntime, model_p
         await asyncio.sleep(0.01)
     assert seen == {ProbeResult.LOADING, ProbeResult.UP}
     assert (await service(runtime)).restarts == 0
+    assert await HttpCompleter().complete(target[1], question(SlotType.LLM)) == Reply(200)
+    wrong = await HttpCompleter().complete(target[1], question(SlotType.RERANKING))
+    assert (400 <= wrong.status < 600, bool(wrong.error)) == (True, True)
     await runtime.stop("chat")
     found = await service(runtime)
     assert (found.activity, found.result) == (Activity.INACTIVE, "success")

@@ -206,6 +206,7 @@ async def test_an_engine_that_was_restarted_between_two_looks_is_loading_not_an_
 
 async def test_a_ready_slot_is_an_error_when_nothing_listens_for_ten_seconds(scene: Scene) -> None:
     await up(scene, slots("chat"))
+    scene.completer.hold = asyncio.Event()
     scene.prober.answers["chat"] = ProbeResult.LOADING
     scene.look("chat")
     await scene.pass_(9.9)
@@ -218,6 +219,7 @@ async def test_a_ready_slot_is_an_error_when_nothing_listens_for_ten_seconds(sce
 
 async def test_a_ready_slot_that_hangs_is_an_error_after_a_minute(scene: Scene) -> None:
     await up(scene, slots("chat"))
+    scene.completer.hold = asyncio.Event()
     scene.prober.answers["chat"] = ProbeResult.LATE
     scene.look("chat")
     await scene.pass_(59.9)
