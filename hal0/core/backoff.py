@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FIRST = 10.0
 CAP = 300.0
@@ -14,12 +14,18 @@ _MOST_DOUBLINGS = 16  # well above CAP; thousands of them are no float
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Starts of a slot since it was last ready: ``at`` is when the last was, ``error`` why it failed, if known."""
+    """Starts of a slot in a row: ``at`` is when the last was, ``error`` why it failed, if known.
+
+    ``failed``: the last was for an engine that had ended, or hung, by itself. ``settled``: the slot got ready since.
+    Then only a failure of its engine goes on with the row.
+    """
 
     spec_hash: str
     count: int
     at: float
     error: str = ""
+    failed: bool = False
+    settled: bool = False
 
     @property
     def is_stalled(self) -> bool:
@@ -34,7 +40,21 @@ def not_before(slot: str, attempt: Attempt) -> float:
     return attempt.at + delay * (1 + _JITTER * share)
 
 
-def tried(before: Attempt | None, spec_hash: str, now: float, error: str = "") -> Attempt:
-    """Return the attempt after one more try; a new spec begins anew."""
-    count = before.count if before and before.spec_hash == spec_hash else 0
-    return Attempt(spec_hash, count + 1, now, error)
+def holds(attempt: Attempt, spec_hash: str, *, failed: bool) -> bool:
+    """Return whether a start belongs to the row: it is of the same spec, and is for want of success so far."""
+    return attempt.spec_hash == spec_hash and (failed or not attempt.settled)
+
+
+def settled(attempt: Attempt, now: float) -> Attempt | None:
+    """Return the attempt of a slot that is ready; None where its last start is not held against it any more.
+
+    That is one for no failure, or of longer ago than any wait.
+    """
+    is_over = not attempt.failed or now - attempt.at >= CAP
+    return None if is_over else replace(attempt, settled=True, error="")
+
+
+def tried(before: Attempt | None, spec_hash: str, now: float, error: str = "", *, failed: bool = False) -> Attempt:
+    """Return the attempt after one more try. ``failed``: it was for an engine that had ended, or hung, by itself."""
+    count = before.count if before and holds(before, spec_hash, failed=failed) else 0
+    return Attempt(spec_hash, count + 1, now, error, failed=failed)

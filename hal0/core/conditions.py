@@ -172,10 +172,17 @@ def _stalled(slot: DesiredSlot, seen: SlotObservation, signs: Signs, state: Slot
         late = f"not ready within {show_duration(slot.spec.start_deadline)}, or its probe fails"
         return Condition(kind, status=True, reason="NotReady", message=late + _tail(signs))
     attempt = signs.attempt
-    if attempt and attempt.is_stalled and state is not SlotState.WARMING and not state.is_dispatchable:
+    if attempt and attempt.is_stalled and _leads_nowhere(attempt, state):
         why = attempt.error or "it does not stay up"
         return Condition(kind, status=True, reason="CrashLoop", message=f"{attempt.count} starts: {why}{_tail(signs)}")
     return Condition(kind, status=False, reason="Progressing")
+
+
+def _leads_nowhere(attempt: Attempt, state: SlotState) -> bool:
+    """Return whether a row of starts may be called a crash loop now: a slot that got ready may be down for good."""
+    if attempt.settled:
+        return state is SlotState.ERROR
+    return state is not SlotState.WARMING and not state.is_dispatchable
 
 
 def _unanswered(proof: Proof) -> str:

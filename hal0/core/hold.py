@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hal0.core.backoff import not_before
+from hal0.core.backoff import holds, not_before
 from hal0.core.quantity import show_duration
 from hal0.core.schema import DriftPolicy
 from hal0.core.spec import DesiredSlot
 from hal0.core.steps import Action, Change, Reason, StepKind
 from hal0.core.world import World
+
+_RETRY = "retry "
 
 
 def held_back(world: World, slot: DesiredSlot, change: Change) -> Change:
@@ -28,10 +30,16 @@ def backed_off(world: World, change: Change, spec_hash: str = "") -> Change:
     """Return the change, or why it waits where its last try is too fresh."""
     attempt = world.attempts.get(change.slot)
     starts = any(step.kind is StepKind.START for step in change.steps) or change.action is Action.DELETE
-    if starts and attempt and attempt.spec_hash == spec_hash and world.now < not_before(change.slot, attempt):
+    held = attempt is not None and holds(attempt, spec_hash, failed=change.is_fault)
+    if starts and attempt and held and world.now < not_before(change.slot, attempt):
         left = show_duration(not_before(change.slot, attempt) - world.now)
-        return waiting(change, Reason(f"retry {attempt.count}", attempt.error or "did not get ready", f"in {left}"))
+        return waiting(change, Reason(f"{_RETRY}{attempt.count}", attempt.error or "did not get ready", f"in {left}"))
     return change
+
+
+def waits_for_retry(change: Change) -> bool:
+    """Return whether a change waits because its last try is too fresh."""
+    return change.action is Action.WAIT and change.reasons[-1].field.startswith(_RETRY)
 
 
 def waiting(change: Change, reason: Reason) -> Change:

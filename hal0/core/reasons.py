@@ -97,10 +97,11 @@ def activity_reasons(
     if not activity.is_up:
         # A stop that nobody here asked for is drift; a failure is the engine's own.
         drift = settled and started and activity is Activity.INACTIVE
-        return (Reason("service", _down(service), f"running ({verdict.why})", drift=drift),)
+        failed = activity is Activity.FAILED
+        return (Reason("service", _down(service), f"running ({verdict.why})", drift=drift, fault=failed),)
     if activity is not Activity.ACTIVE or isinstance(seen.instance, Unknown):
         return ()
-    hangs = (Reason("engine", "does not answer", "running", drift=True),) if wedged else ()
+    hangs = (Reason("engine", "does not answer", "running", drift=True, fault=True),) if wedged else ()
     return (*hangs, *_instance_reasons(slot, seen, service, seen.instance.value, settled=settled))
 
 

@@ -50,12 +50,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why something changes. ``drift``: it was changed outside hal0, not by a manifest."""
+    """Why something changes. ``drift``: it was changed outside hal0, not by a manifest. ``fault``: the engine's own."""
 
     field: str
     before: str
     after: str
     drift: bool = False
+    fault: bool = False
 
     def __str__(self) -> str:
         """``field: before -> after``."""
@@ -80,6 +81,11 @@ class Change:
     def is_drift(self) -> bool:
         """Whether all of it was caused outside hal0."""
         return bool(self.reasons) and all(reason.drift for reason in self.reasons)
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether the engine failed by itself: starting it again may lead nowhere."""
+        return any(reason.fault for reason in self.reasons)
 
     @property
     def stops(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from hal0.core.backoff import not_before
 from hal0.core.conditions import ConditionType, is_left_alone
+from hal0.core.hold import waits_for_retry
 from hal0.core.schedule import next_deadline
 from hal0.core.state import SlotState
 from hal0.core.status import SlotStatus, Snapshot
@@ -30,7 +31,7 @@ def next_looks(world: World, current: Plan, snapshot: Snapshot) -> Iterator[tupl
     for change in current.changes:
         if change.action is Action.WAIT and not is_left_alone(change):
             attempt = world.attempts.get(change.slot)
-            retry = not_before(change.slot, attempt) if attempt else 0.0
+            retry = not_before(change.slot, attempt) if attempt and waits_for_retry(change) else 0.0
             yield change.slot, max(retry, world.now + WAITING)
     for name, slot in snapshot.slots.items():
         if (wait := _wait(slot)) is not None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from hal0.core.backoff import Attempt, tried
+from hal0.core.backoff import Attempt, settled, tried
 from hal0.core.batches import batches
 from hal0.core.conditions import ConditionType
 from hal0.core.observed import Observed
@@ -263,7 +263,7 @@ class Reconciler:
                 continue
             error, spec_hash = halt.message if halt else "", slot.spec_hash if slot else ""
             before = self.attempts.get(change.slot)
-            self.attempts[change.slot] = tried(before, spec_hash, self.clock.now(), error)
+            self.attempts[change.slot] = tried(before, spec_hash, self.clock.now(), error, failed=change.is_fault)
 
     def _count_done(self, batch: Plan, halted: Mapping[str, Halt], started: frozenset[str]) -> None:
         """Count who of ``started`` was started again, and note when all of a batch was carried out."""
@@ -283,10 +283,16 @@ class Reconciler:
                 continue
             self.requests.is_ready(name)
             if slot.condition(ConditionType.SYNCED).status is not False:
-                self.attempts.pop(name, None)
+                self._settle(name)
         for key, due in next_looks(world, current, snapshot):
             self.queue.add(key, due)
         self.feed.publish(PassNews(len(current.changes)))
+
+    def _settle(self, name: str) -> None:
+        """Note that a slot got ready; an engine that ends soon after, time and again, is backed off all the same."""
+        before = self.attempts.pop(name, None)
+        if before and (after := settled(before, self.clock.now())):
+            self.attempts[name] = after
 
 
 def _starts(change: Change) -> bool:

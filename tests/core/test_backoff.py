@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import names
 
-from hal0.core.backoff import CAP, FIRST, STALLED_AFTER, Attempt, not_before, tried
+from hal0.core.backoff import CAP, FIRST, STALLED_AFTER, Attempt, holds, not_before, settled, tried
 
 
 def delay(slot: str, count: int) -> float:
@@ -61,3 +61,21 @@ def test_a_new_spec_begins_anew() -> None:
 def test_a_person_should_look_after_some_tries() -> None:
     stalled = [count for count in range(1, 10) if Attempt("hash", count, 0.0).is_stalled]
     assert stalled == list(range(STALLED_AFTER, 10))
+
+
+def test_a_slot_that_got_ready_goes_on_with_its_row_only_for_a_failure() -> None:
+    ready = settled(Attempt("hash", 3, 100.0, "crash", failed=True), 100.0 + CAP - 1)
+    assert ready == Attempt("hash", 3, 100.0, failed=True, settled=True)
+    assert holds(ready, "hash", failed=True)
+    assert not holds(ready, "hash", failed=False)
+    assert tried(ready, "hash", 200.0, failed=True) == Attempt("hash", 4, 200.0, failed=True)
+    assert tried(ready, "hash", 200.0) == Attempt("hash", 1, 200.0)
+    assert tried(ready, "other", 200.0, failed=True) == Attempt("other", 1, 200.0, failed=True)
+
+
+def test_a_start_of_long_ago_is_not_held_against_a_slot_that_is_ready() -> None:
+    assert settled(Attempt("hash", 9, 100.0, failed=True), 100.0 + CAP) is None
+
+
+def test_a_start_that_was_for_no_failure_is_forgotten_when_the_slot_is_ready() -> None:
+    assert settled(Attempt("hash", 1, 100.0), 101.0) is None

@@ -159,8 +159,57 @@ async def test_a_crash_loop_that_ends_is_forgotten(scene: Scene) -> None:
     await scene.pass_(3600)
     scene.host.doomed.clear()
     await scene.until(lambda: scene.states() == {"chat": READY})
-    assert scene.reconciler.attempts == {}
     assert scene.slot("chat").condition(ConditionType.STALLED).status is False
+    await scene.pass_(331)
+    assert scene.reconciler.attempts == {}
+
+
+async def test_a_day_of_a_crash_loop_is_some_three_hundred_starts(scene: Scene) -> None:
+    scene.host.doomed.add("chat")
+    scene.declare(slots("chat"), {"host.yaml": "kind: Host\nresync: 1h\n"})
+    await scene.pass_(24 * 3600)
+    assert 240 <= scene.host.starts["chat"] <= 294
+    assert scene.slot("chat").condition(ConditionType.STALLED).reason == "CrashLoop"
+
+
+async def test_an_engine_that_ends_soon_after_it_was_ready_is_backed_off_and_stalled_too(scene: Scene) -> None:
+    scene.declare(slots("chat"), {"host.yaml": "kind: Host\nresync: 1h\n"})
+    end = scene.clock.now() + 24 * 3600
+    while scene.clock.now() < end:
+        await scene.until(lambda: scene.states() == {"chat": READY})
+        await scene.pass_(3)
+        scene.host.die("chat")
+        scene.look("chat")
+        await scene.settle()
+    assert 240 <= scene.host.starts["chat"] <= 300
+    stalled = scene.slot("chat").condition(ConditionType.STALLED)
+    assert (stalled.status, stalled.reason) == (True, "CrashLoop")
+    await scene.until(lambda: scene.states() == {"chat": READY})
+    await scene.pass_(3600)
+    scene.host.die("chat")
+    scene.look("chat")
+    before = scene.host.starts["chat"]
+    await scene.settle()
+    assert scene.host.starts["chat"] == before + 1
+
+
+async def test_a_slot_that_got_ready_is_held_back_for_nothing_but_a_failure(scene: Scene) -> None:
+    scene.declare(MODEL, slot("chat", run="on-demand", idle_timeout="5s"))
+    await scene.settle()
+    await wake(scene)
+    scene.host.die("chat")
+    scene.look("chat")
+    await scene.until(lambda: scene.host.starts["chat"] == 2, within=0)
+    await scene.pass_(6)
+    assert scene.states() == {"chat": SlotState.OFFLINE}
+    await wake(scene)
+    assert scene.host.starts["chat"] == 3
+
+
+async def wake(scene: Scene) -> None:
+    scene.demand("chat")
+    await scene.until(lambda: scene.states() == {"chat": READY}, within=1)
+    scene.reconciler.demands.end("chat", served=False)
 
 
 async def test_a_corrected_manifest_ends_the_wait_of_a_crash_loop(scene: Scene) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 from fakes import GOOD, SILENT
 from scenes import MODEL, Scene, slot, slots
@@ -239,3 +240,17 @@ async def test_a_removed_slot_leaves_no_proof(scene: Scene) -> None:
     scene.declare(slots("other"))
     await scene.pass_(60)
     assert scene.reconciler.prover.proofs == {}
+
+
+async def test_an_engine_that_hangs_again_and_again_is_started_ever_more_rarely(scene: Scene) -> None:
+    await up(scene)
+    hang(scene)
+    moments = []
+    for _ in range(6):
+        await healing(scene)
+        moments.append(scene.clock.now())
+        scene.runtime.calls.clear()
+        hang(scene)
+    waits = [later - earlier for earlier, later in pairwise(moments)]
+    assert waits[-1] > 120
+    assert waits == sorted(waits)
