@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
+from hal0.core.masked import masked, masked_words
 from hal0.core.spec import Serving, SlotSpec
 from hal0.core.steps import Reason
 
@@ -30,7 +31,7 @@ def _keys(spec: SlotSpec) -> dict[str, Any]:
 
 def _show(value: object) -> str:
     if isinstance(value, tuple):
-        return " ".join(map(str, value)) or "none"
+        return " ".join(masked_words(map(str, value))) or "none"
     if isinstance(value, dict):
-        return ", ".join(f"{key}={item}" for key, item in value.items()) or "none"
+        return ", ".join(f"{key}={masked(key, str(item))}" for key, item in value.items()) or "none"
     return "none" if value in (None, "") else f"{value:g}" if isinstance(value, float) else str(value)

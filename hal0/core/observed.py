@@ -73,7 +73,8 @@ class Instance:
 
     ``command`` is the whole argv that created it. ``spec_hash`` is its ``hal0.spec`` label, or the hash of the argv and
     environment that the child was started with. ``slot`` is its ``hal0.slot`` label (empty: not hal0's). ``image`` is
-    the image's id, not its tag.
+    the image's id, not its tag. ``memory`` in bytes and ``cpus`` are the limits in force now, 0 for none; None where
+    they are not known.
     """
 
     id: str
@@ -82,6 +83,8 @@ class Instance:
     spec_hash: str = ""
     image: str = ""
     command: tuple[str, ...] = ()
+    memory: int | None = None
+    cpus: float | None = None
 
 
 _NOT_PROBED = Unknown("not probed")

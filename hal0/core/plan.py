@@ -72,9 +72,8 @@ def _change(world: World, slot: DesiredSlot, seen: SlotObservation, verdict: Ver
     )
     path = seen.definition.value.path if seen.definition.value else definition_name(slot)
     after = _new_text(world, slot) if written else before
-    return Change(
-        name, _action(before, written, verdict, moved), (*written, *reloaded, *moved), steps, path, before, after
-    )
+    reasons = tuple(dict.fromkeys((*written, *reloaded, *moved)))  # a loaded unit and its container differ alike
+    return Change(name, _action(before, written, verdict, moved), reasons, steps, path, before, after)
 
 
 def definition_name(slot: DesiredSlot) -> str:

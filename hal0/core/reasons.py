@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from hal0.core.argv_diff import argv_differences
 from hal0.core.definition import is_edited, split
 from hal0.core.differences import differences
 from hal0.core.facts import Known, Unknown, known
 from hal0.core.observed import Activity, Instance, Service, SlotObservation
+from hal0.core.quantity import show_size
 from hal0.core.schedule import Verdict
 from hal0.core.spec import DesiredSlot, Launch, SlotSpec
 from hal0.core.steps import Reason
@@ -15,6 +17,10 @@ from hal0.core.steps import Reason
 TEMPLATE_UNIT = "hal0-slot@.service"
 SYSTEMDS_TURN = 10.0
 """Seconds in which a unit notices that its container is gone."""
+
+_PAGE = 65536
+"""Bytes: the kernel rounds a limit of memory down to a page, and no page is larger."""
+_CPU_STEP = 0.01
 
 
 def is_as_declared(slot: DesiredSlot, seen: SlotObservation) -> bool:
@@ -70,7 +76,9 @@ def reload_reasons(slot: DesiredSlot, service: Service | None) -> tuple[Reason, 
     if service.needs_reload:
         return (Reason("unit", "older than its files", "reloaded", drift=True),)
     if service.argv != slot.launch.argv and not service.operator_dropins:
-        return (Reason("ExecStart", "not as written", "as declared", drift=True),)
+        return _named(slot.launch.argv, service.argv) or (
+            Reason("ExecStart", "not as written", "as declared", drift=True),
+        )
     return ()
 
 
@@ -134,9 +142,36 @@ def _instance_reasons(
     overridden = service is not None and service.operator_dropins and not service.needs_reload
     is_wanted = instance.command == service.argv if overridden and service else is_made_of(slot.launch, instance)
     if settled and not is_wanted:
-        yield Reason("container", f"started from {instance.spec_hash or 'another spec'}", slot.spec_hash, drift=True)
+        yield from _started_from(slot, service.argv if overridden and service else slot.launch.argv, instance)
+    elif settled and not overridden:
+        yield from _limits(slot.spec, instance)
     if isinstance(seen.image, Known) and seen.image.value and seen.image.value != instance.image:
         yield Reason("image", instance.image[:19], seen.image.value[:19], drift=True)
+
+
+def _started_from(slot: DesiredSlot, wanted: Sequence[str], instance: Instance) -> tuple[Reason, ...]:
+    """Return in what a container was started otherwise. Of a child's environment only the hash is known."""
+    if named := _named(wanted, instance.command):
+        return named
+    if not slot.spec.image:
+        return (Reason("env", "another", "as declared", drift=True),)
+    return (Reason("container", f"started from {instance.spec_hash or 'another spec'}", slot.spec_hash, drift=True),)
+
+
+def _named(declared: Sequence[str], found: Sequence[str]) -> tuple[Reason, ...]:
+    return tuple(Reason(*difference, drift=True) for difference in argv_differences(declared, found))
+
+
+def _limits(spec: SlotSpec, instance: Instance) -> Iterator[Reason]:
+    """Yield the limits that were changed since the start, as by ``podman update``.
+
+    No limit where one is declared is no difference: some hosts can't set it, and a restart would change nothing.
+    """
+    memory, cpus = spec.memory or 0, spec.cpus or 0.0
+    if instance.memory and abs(instance.memory - memory) >= _PAGE:
+        yield Reason("memory", show_size(instance.memory), show_size(memory) if memory else "none", drift=True)
+    if instance.cpus and abs(instance.cpus - cpus) >= _CPU_STEP:
+        yield Reason("cpus", f"{instance.cpus:g}", f"{cpus:g}" if cpus else "none", drift=True)
 
 
 def is_made_of(launch: Launch, instance: Instance) -> bool:

@@ -12,13 +12,14 @@ import json
 import re
 import socket
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Instance
 from hal0.core.spec import CONTAINER_PREFIX, LABEL_SLOT, LABEL_SPEC
 from hal0.errors import HostUnreachable, StepFailed
+from hal0.host.cgroup import NOT_KNOWN, limits_of
 from hal0.host.pending import Pending
 from hal0.host.ports import EVERYTHING
 from hal0.host.threads import Wire, in_thread
@@ -47,7 +48,7 @@ class Podman:
 
     def __init__(self, scope: Scope) -> None:
         self._address = scope.podman_socket
-        self._commands: dict[str, tuple[str, ...]] = {}
+        self._made: dict[str, _Made] = {}
         self._streams: set[_Events] = set()
 
     async def containers(self) -> Fact[dict[str, Fact[Instance]]]:
@@ -56,11 +57,11 @@ class Podman:
         A container counts by its ``hal0.slot`` label, or by its name ``hal0-slot-<slot>``. One that can't be
         inspected is ``Unknown`` by itself.
         """
-        known = self._commands
+        known = self._made
         answer = await self._read(lambda client: _containers(client, known))
         if isinstance(answer, Unknown):
             return answer
-        facts, self._commands = answer.value
+        facts, self._made = answer.value
         return Known(facts)
 
     async def images(self, refs: Iterable[str]) -> Fact[dict[str, str | None]]:
@@ -126,6 +127,13 @@ class Podman:
             return Unknown(str(error))
         except Exception as error:  # noqa: BLE001 - the adapter's edge: what could not be read is unknown
             return Unknown(f"podman: {_reason(error)}")
+
+
+class _Made(NamedTuple):
+    """What of a container never changes while it runs: the argv that created it, and its cgroup."""
+
+    command: tuple[str, ...]
+    cgroup: str
 
 
 class _Events(threading.Thread):
@@ -197,23 +205,22 @@ def _get(client: APIClient, path: str, **params: str) -> Any:
     return answer.json()
 
 
-def _containers(
-    client: APIClient, known: Mapping[str, tuple[str, ...]]
-) -> tuple[dict[str, Fact[Instance]], dict[str, tuple[str, ...]]]:
-    """Return the slots' containers, and the commands of all that were seen, which never change."""
+def _containers(client: APIClient, known: Mapping[str, _Made]) -> tuple[dict[str, Fact[Instance]], dict[str, _Made]]:
+    """Return the slots' containers, and how all that were seen running before were made."""
     facts: dict[str, Fact[Instance]] = {}
-    commands: dict[str, tuple[str, ...]] = {}
+    made: dict[str, _Made] = {}
     rows = [(slot, row) for row in _get(client, "/containers/json", all="true") if (slot := _slot_of(row))]
     for slot, row in sorted(rows, key=_precedence):
         try:
-            command = known.get(row["Id"]) or _command(client, row["Id"])
+            found = known.get(row["Id"]) or _inspected(client, row["Id"])
         except Exception as error:  # noqa: BLE001 - one container's trouble is that container's only
             facts[slot] = Unknown(f"podman: container of {slot}: {_reason(error)}")
             continue
-        if command is not None:
-            commands[row["Id"]] = command
-            facts[slot] = Known(_instance(row, command))
-    return facts, commands
+        if found is not None:
+            if row["State"] == "running":  # its cgroup is there
+                made[row["Id"]] = found
+            facts[slot] = Known(_instance(row, found))
+    return facts, made
 
 
 def _precedence(found: tuple[str, Mapping[str, Any]]) -> tuple[bool, bool]:
@@ -231,21 +238,26 @@ def _named(container: str) -> str:
     return container.removeprefix(CONTAINER_PREFIX) if container.startswith(CONTAINER_PREFIX) else ""
 
 
-def _command(client: APIClient, container: str) -> tuple[str, ...] | None:
-    """Return the argv that created a container, or None where the container is gone meanwhile."""
+def _inspected(client: APIClient, container: str) -> _Made | None:
+    """Return how a container was made, or None where it is gone meanwhile."""
     found = _get(client, f"/containers/{container}/json")
-    return None if found is None else tuple(found["Config"].get("CreateCommand") or ())
+    if found is None:
+        return None
+    return _Made(tuple(found["Config"].get("CreateCommand") or ()), found["State"].get("CgroupPath") or "")
 
 
-def _instance(row: Mapping[str, Any], command: tuple[str, ...]) -> Instance:
+def _instance(row: Mapping[str, Any], made: _Made) -> Instance:
     labels: Mapping[str, str] = row.get("Labels") or {}
+    limits = limits_of(made.cgroup) if row["State"] == "running" else NOT_KNOWN
     return Instance(
         id=row["Id"],
         running=row["State"] == "running",
         slot=labels.get(LABEL_SLOT, ""),
         spec_hash=labels.get(LABEL_SPEC, ""),
         image=row["ImageID"].removeprefix("sha256:"),
-        command=command,
+        command=made.command,
+        memory=limits.memory,
+        cpus=limits.cpus,
     )
 
 

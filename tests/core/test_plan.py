@@ -17,7 +17,7 @@ from hal0.core.observed import Activity, Instance, Observed
 from hal0.core.plan import plan
 from hal0.core.schedule import Demand
 from hal0.core.spec import Desired
-from hal0.core.steps import Action, Change, Plan, Step, StepKind, faults
+from hal0.core.steps import Action, Change, Plan, Reason, Step, StepKind, faults
 from hal0.core.world import World
 
 
@@ -124,6 +124,54 @@ def test_a_hand_edit_that_was_restarted_into_is_undone_in_the_container_too() ->
     assert StepKind.START in kinds(change)
     host.carry_out(plan(world(host, wanted)))
     assert "--privileged" not in host.instances["chat"].command
+
+
+def test_a_container_that_was_started_otherwise_is_told_by_what_differs() -> None:
+    wanted = desired(slots("chat"))
+    host = applied(wanted)
+    command = (*host.instances["chat"].command[:2], "--device=/dev/kfd", *host.instances["chat"].command[2:])
+    host.instances["chat"] = replace(host.instances["chat"], command=command)
+    change = only_change(plan(world(host, wanted)))
+    assert change.reasons == (Reason("devices", "/dev/kfd", "none", drift=True),)
+    assert kinds(change) == [StepKind.STOP, StepKind.RESET_FAILED, StepKind.START]
+
+
+def test_a_loaded_unit_and_its_container_that_differ_alike_are_told_once() -> None:
+    wanted = desired(slots("chat"))
+    host = applied(wanted)
+    command = tuple(word for word in host.loaded["chat"] if word != "--read-only")
+    host.loaded["chat"] = command
+    host.instances["chat"] = replace(host.instances["chat"], command=command)
+    change = only_change(plan(world(host, wanted)))
+    assert change.reasons == (Reason("options", "none", "--read-only", drift=True),)
+    assert StepKind.RELOAD in kinds(change)
+    assert StepKind.STOP in kinds(change)
+
+
+@pytest.mark.parametrize(
+    ("limits", "reasons"),
+    [
+        ({"memory": 2**31, "cpus": 2.0}, []),
+        ({"memory": 2**31 - 4096, "cpus": 1.999}, []),
+        ({"memory": 2**30, "cpus": 2.0}, [Reason("memory", "1.0 GiB", "2.0 GiB", drift=True)]),
+        ({"memory": 2**31, "cpus": 1.5}, [Reason("cpus", "1.5", "2", drift=True)]),
+        ({"memory": 0, "cpus": 0.0}, []),
+        ({"memory": None, "cpus": None}, []),
+    ],
+)
+def test_a_limit_that_was_changed_while_it_runs_is_drift(limits: dict[str, Any], reasons: list[Reason]) -> None:
+    wanted = desired(slots("chat", limits="{memory: 2Gi, cpus: 2}"))
+    host = applied(wanted)
+    host.instances["chat"] = replace(host.instances["chat"], **limits)
+    assert [reason for change in plan(world(host, wanted)).changes for reason in change.reasons] == reasons
+
+
+def test_a_limit_where_none_is_declared_is_drift() -> None:
+    wanted = desired(slots("chat"))
+    host = applied(wanted)
+    host.instances["chat"] = replace(host.instances["chat"], memory=2**30, cpus=0.0)
+    change = only_change(plan(world(host, wanted)))
+    assert change.reasons == (Reason("memory", "1.0 GiB", "none", drift=True),)
 
 
 def test_a_definition_removed_by_others_is_drift() -> None:

@@ -83,6 +83,6 @@ def test_a_child_that_was_started_with_another_environment_than_its_definition_s
     now = wanted(env="{A: '1'}")
     (change,) = changes(running(now.slots["chat"], A="by hand"), now, now)
     assert change.is_drift
-    assert [reason.field for reason in change.reasons] == ["container"]
+    assert [reason.field for reason in change.reasons] == ["env"]
     assert [step.kind for step in change.steps] == [StepKind.STOP, StepKind.RESET_FAILED, StepKind.START]
     assert "by hand" not in str(change.reasons)

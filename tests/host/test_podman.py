@@ -12,6 +12,7 @@ from hal0.core.facts import Known, Unknown
 from hal0.core.observed import Instance
 from hal0.errors import HostUnreachable, StepFailed
 from hal0.host import podman as module
+from hal0.host.cgroup import Limits
 from hal0.host.podman import Podman
 from hal0.host.scope import Scope
 
@@ -68,7 +69,30 @@ async def test_what_created_a_container_is_asked_once(podman: Podman, fake: Fake
     assert fake.asked.count("/containers/id-of-hal0-slot-chat/json") == 1
     fake.containers = []
     assert await podman.containers() == Known({})
-    assert podman._commands == {}
+    assert podman._made == {}
+
+
+async def test_a_running_containers_limits_are_read_at_each_look(
+    podman: Podman, fake: FakePodman, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"/payload": Limits(2**30, 1.5)}
+    monkeypatch.setattr(module, "limits_of", limits.__getitem__)
+    fake.inspections["id-of-hal0-slot-chat"]["State"]["CgroupPath"] = "/payload"
+    fake.containers = [row_4("hal0-slot-chat", **OURS)]
+    assert await podman.containers() == Known({"chat": Known(dataclasses.replace(CHAT, memory=2**30, cpus=1.5))})
+    limits["/payload"] = Limits(2**31, 0.0)
+    assert await podman.containers() == Known({"chat": Known(dataclasses.replace(CHAT, memory=2**31, cpus=0.0))})
+    assert fake.asked.count("/containers/id-of-hal0-slot-chat/json") == 1
+
+
+async def test_a_container_that_does_not_run_has_no_limits_and_is_inspected_again_when_it_does(
+    podman: Podman, fake: FakePodman
+) -> None:
+    fake.containers = [row_4("hal0-slot-chat", "created", **OURS)]
+    assert await podman.containers() == Known({"chat": Known(dataclasses.replace(CHAT, running=False))})
+    fake.containers = [row_4("hal0-slot-chat", **OURS)]
+    await podman.containers()
+    assert fake.asked.count("/containers/id-of-hal0-slot-chat/json") == 2
 
 
 async def test_a_foreign_container_in_a_slots_name(podman: Podman, fake: FakePodman) -> None:

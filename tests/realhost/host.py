@@ -65,9 +65,9 @@ class Host:
         found: dict[str, Any] = json.loads(self.hal0("slot", "show", name, "--json").stdout)
         return found
 
-    def until(self, what: str, found: Callable[[], Any]) -> Any:
+    def until(self, what: str, found: Callable[[], Any], *, within: float = DEADLINE_S) -> Any:
         """Return what ``found`` returns once it is true; the slots' journal tells why it never was."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + within
         while time.monotonic() < deadline:
             if value := found():
                 return value

@@ -68,6 +68,25 @@ def test_a_deleted_container_is_started_again(host: Host) -> None:
     host.until_ready("chat")
 
 
+def test_an_engine_that_hangs_in_its_container_is_proved_to_and_started_again(host: Host) -> None:
+    before = host.container("chat")
+    pid = host.podman("inspect", "--format", "{{.State.Pid}}", "hal0-slot-chat")
+    host.shell.run("sh", "-c", f"kill -STOP {pid}")
+    began = time.monotonic()
+    host.until("another container", lambda: host.container("chat") not in {"", before}, within=150)
+    assert time.monotonic() - began > 10
+    act = host.healed("chat", after="engine: does not answer -> running")
+    assert act["action"] == "restart"
+    assert host.ask("http://127.0.0.1:8080/v1", "chat")["whole"]
+
+
+def test_a_limit_that_podman_was_told_to_change_is_named_and_undone(host: Host) -> None:
+    before = host.container("chat")
+    host.podman("update", "--memory", "3g", "hal0-slot-chat")
+    host.healed("chat", after="memory: 3.0 GiB -> none")
+    assert host.container("chat") not in {"", before}
+
+
 def test_a_stopped_unit_is_named_and_started_again(host: Host) -> None:
     host.systemctl("stop", "hal0-slot@chat.service")
     act = host.healed("chat", after="service: stopped -> running")
