@@ -30,7 +30,7 @@ _TOKENIZER = "tokenizer."
 _SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
 _TEXT, _ARRAY = 8, 9
 _PART = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
-_READ_S = 10.0
+_READ_S = 5.0  # a pass waits for it: a disk that has to spin up is asked again at the next one
 
 
 class Part(NamedTuple):

@@ -590,6 +590,7 @@ async def test_a_stop_goes_on_when_requests_in_flight_take_longer_than_it_waits(
         assert await answer.content.readany() == b"data: 1\n\n"
         runtime.answer = models_answered
         swap(scene, runtime, **settings)
+        await until(lambda: not scene.reconciler.demands.is_open("chat"))
         assert await bench.said() == (200, {"model": "m2"})
         assert b"stream.broken" in await answer.read()
 
