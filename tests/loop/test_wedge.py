@@ -197,6 +197,21 @@ async def test_a_proof_that_waited_behind_a_request_decides_nothing(scene: Scene
     assert calls(scene) == []
 
 
+async def test_a_request_that_came_and_went_during_a_proof_speaks_for_the_engine(scene: Scene) -> None:
+    await up(scene)
+    scene.completer.hold = asyncio.Event()
+    mute(scene)
+    await scene.pass_(1)
+    await serve(scene)
+    scene.reconciler.demands.end("chat", served=True)
+    await scene.pass_(1)
+    scene.completer.hold.set()
+    scene.completer.reply = SILENT
+    await scene.settle()
+    assert scene.reconciler.prover.proofs == {}
+    assert calls(scene) == []
+
+
 async def test_a_wedged_engine_that_is_left_alone_is_asked_again_and_ready_when_it_answers(scene: Scene) -> None:
     await up(scene, MODEL, slot("chat", drift="alert"))
     mute(scene)

@@ -80,10 +80,12 @@ def test_an_engine_that_hangs_in_its_container_is_proved_to_and_started_again(ho
     assert host.ask("http://127.0.0.1:8080/v1", "chat")["whole"]
 
 
-def test_a_limit_that_podman_was_told_to_change_is_named_and_undone(host: Host) -> None:
+def test_a_limit_that_podman_was_told_to_change_is_named_and_undone(host: Host, box: Box) -> None:
+    if "cpu" not in box.controllers:
+        pytest.skip("this machine hands no cpu controller down")
     before = host.container("chat")
-    host.podman("update", "--memory", "3g", "hal0-slot-chat")
-    host.healed("chat", after="memory: 3.0 GiB -> none")
+    host.podman("update", "--cpus", "1.5", "hal0-slot-chat")
+    host.healed("chat", after="cpus: 1.5 -> none")
     assert host.container("chat") not in {"", before}
 
 
