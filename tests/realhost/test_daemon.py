@@ -81,9 +81,11 @@ def test_an_engine_that_hangs_in_its_container_is_proved_to_and_started_again(ho
 
 
 def test_a_limit_that_podman_was_told_to_change_is_named_and_undone(host: Host, box: Box) -> None:
+    before = host.container("chat")
+    cgroup = host.podman("inspect", "--format", "{{.State.CgroupPath}}", "hal0-slot-chat")
+    assert host.shell.read(f"/sys/fs/cgroup{cgroup}/cgroup.procs").split()
     if "cpu" not in box.controllers:
         pytest.skip("this machine hands no cpu controller down")
-    before = host.container("chat")
     host.podman("update", "--cpus", "1.5", "hal0-slot-chat")
     host.healed("chat", after="cpus: 1.5 -> none")
     assert host.container("chat") not in {"", before}
