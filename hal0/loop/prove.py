@@ -75,8 +75,8 @@ class Prover:
         self.queue.add(slot.name)
 
     async def _ask(self, slot: SlotStatus) -> Reply:
-        ask = ask_of(slot.spec)
-        return _NO_REQUEST if ask is None else await self.completer.complete(slot.spec.port, ask)
+        ask = ask_of(slot.serves)
+        return _NO_REQUEST if ask is None else await self.completer.complete(slot.serves.port, ask)
 
     def _was_used(self, name: str, since: float) -> bool:
         use = self.demands.all.get(name)
