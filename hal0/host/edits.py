@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -13,6 +14,8 @@ from hal0.errors import Conflict
 
 _NEW_MODE = 0o644
 _FOR_WRITING = 0o222
+_MAY_NOT = "see that hal0 may write there"
+_BELOW_HOME = "hal0's unit may not write below /home: keep manifests elsewhere, or do this while the daemon is stopped"
 
 
 class NotWritten(Conflict):
@@ -103,4 +106,5 @@ def _told(file: Path) -> Iterator[None]:
         raise Conflict(f"{file} was made meanwhile", hint="try again") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise NotWritten(f"{file} can't be written: {why}", hint="see that hal0 may write there") from error
+        is_mounted_so = isinstance(error, OSError) and error.errno == errno.EROFS
+        raise NotWritten(f"{file} can't be written: {why}", hint=_BELOW_HOME if is_mounted_so else _MAY_NOT) from error

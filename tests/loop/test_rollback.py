@@ -295,9 +295,12 @@ async def test_no_pass_sees_the_files_half_way(scene: Scene, root: Root, monkeyp
     loop = asyncio.get_running_loop()
 
     def slow(*args: Any) -> None:
-        (root.path / "a.yaml").unlink()
+        half = root.path / "a.yaml"
+        text = half.read_text()
+        half.unlink()
         waited = asyncio.run_coroutine_threadsafe(done.wait(), loop)
         waited.result(10)
+        half.write_text(text)
         real(*args)
 
     monkeypatch.setattr(module, "rewrite", slow)
