@@ -68,18 +68,20 @@ def _differs(data: Data, key: str, value: Scalar | None) -> bool:
 
 
 def _put(file: str, text: str, at: int, key: str, value: Scalar | None) -> str:
+    documents, errors = parse_file(file, text)
+    if errors:  # of the key that was put in before this one
+        raise refused(file, f"can't hold what it is to hold: {errors[0].message}")
     if file.endswith(".toml"):
-        documents, errors = parse_file(file, text)
-        if errors:
-            raise refused(file, f"what comes before {key} can't be written")
-        return edit_toml.put(documents[0], text, key, value)
+        return edit_toml.put(documents[at], text, key, value)
     return edit_yaml.put(file, text, at, key, value)
 
 
 def _check(file: str, text: str, wanted: Sequence[Data]) -> None:
     """Raise ``EditRefused`` unless a text reads as what is wanted: 1, 1.0 and true are not the same."""
     documents, errors = parse_file(file, text)
-    if errors or _canonical(item.data for item in documents) != _canonical(wanted):
+    if errors:
+        raise refused(file, f"can't hold what it is to hold: {errors[0].message}")
+    if _canonical(item.data for item in documents) != _canonical(wanted):
         raise refused(file, "it is written in a way that can't be edited safely")
 
 

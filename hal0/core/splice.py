@@ -9,8 +9,8 @@ from typing import TypeAlias
 from hal0.errors import Conflict
 
 Scalar: TypeAlias = str | int
-_LINE_END = re.compile(r"\r?\n|\Z")
-_AFTER = re.compile(r"[ \t]*(#[^\n]*?)?(\r?\n|\r?\Z)")
+_BREAK = re.compile(r"\r?\n")
+_AFTER = re.compile(r"[ \t]*(#[^\n]*?)?(\r?\n|\Z)")
 
 
 class EditRefused(Conflict):
@@ -30,10 +30,12 @@ def quoted(value: Scalar, like: str = "") -> str:
 
 
 def with_line_after(text: str, at: int, line: str) -> str:
-    """Return a text with one more line, indented as the one that holds ``at`` and put below it."""
-    above, end = text[text.rfind("\n", 0, at) + 1 : at], _line_end(text, at)
+    """Return a text with one more line, indented and ended as the one that holds ``at``, and put below it."""
+    above = text[text.rfind("\n", 0, at) + 1 : at]
     indent = above[: len(above) - len(above.lstrip(" \t"))]
-    return f"{text[:end]}{_break_of(text)}{indent}{line}{text[end:]}"
+    own = _BREAK.search(text, at)
+    end, line_break = (own.start(), own[0]) if own else (len(text), _first_break(text))
+    return f"{text[:end]}{line_break}{indent}{line}{text[end:]}"
 
 
 def without_line(text: str, start: int, end: int) -> str | None:
@@ -42,19 +44,11 @@ def without_line(text: str, start: int, end: int) -> str | None:
     rest = _AFTER.match(text, end)
     if text[begin:start].strip(" \t") or rest is None:
         return None
-    if (
-        rest.end() == len(text) and not rest[2]
-    ):  # the last line, without an end of its own: it takes that of the line above
+    if not rest[2]:  # the last line, which has no end: the line above becomes the last, and loses its own
         return text[:begin].removesuffix("\n").removesuffix("\r")
     return text[:begin] + text[rest.end() :]
 
 
-def _line_end(text: str, at: int) -> int:
-    found = _LINE_END.search(text, at)
-    return found.start() if found else len(text)
-
-
-def _break_of(text: str) -> str:
-    """Return how a text ends its lines, by the first of them."""
-    first = text.find("\n")
-    return "\r\n" if first > 0 and text[first - 1] == "\r" else "\n"
+def _first_break(text: str) -> str:
+    found = _BREAK.search(text)
+    return found[0] if found else "\n"

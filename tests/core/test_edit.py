@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import pytest
 import tomlkit
@@ -101,6 +101,9 @@ Y = "kind: Slot\nname: chat"
         ("a.toml", f"model = 'a'\n{T}", {"model": "b"}, f"model = 'b'\n{T}"),
         ("a.toml", f"model = 'a'\n{T}", {"model": "b'c"}, f'model = "b\'c"\n{T}'),
         ("a.toml", '\t"kind" = "Slot"\n\tname="chat"\n', {"port": 1}, '\t"kind" = "Slot"\n\tname="chat"\n\tport = 1\n'),
+        ("a.toml", f"{T}\r\n\n", {"port": 1}, f"{T}\r\nport = 1\r\n\n"),
+        ("a.yaml", "kind: Slot\r\nname: chat", {"port": 1}, "kind: Slot\r\nname: chat\r\nport: 1"),
+        ("a.yaml", f"{Y}\n# end\r\n", {"port": 1}, f"{Y}\nport: 1\n# end\r\n"),
         ("a.yaml", Y, {"port": 1}, f"{Y}\nport: 1"),
         ("a.yaml", f"{Y}\nport: 1", {"port": None}, Y),
         ("a.yaml", "  kind: Slot\n  name: chat # me\n", {"port": 1}, "  kind: Slot\n  name: chat # me\n  port: 1\n"),
@@ -165,6 +168,13 @@ def test_a_key_that_has_no_line_to_follow_is_refused_with_the_line_to_add() -> N
         with pytest.raises(EditRefused) as caught:
             chat(file, text, port=1)
         assert caught.value.hint == f"add by hand: {line}"
+
+
+@pytest.mark.parametrize(("file", "text"), [("a.toml", TOML), ("a.yaml", YAML_TEXT)])
+@pytest.mark.parametrize("key", ["model", "zone"])
+def test_a_value_that_the_syntax_cant_hold_is_refused(file: str, text: str, key: str) -> None:
+    with pytest.raises(EditRefused, match="can't hold what it is to hold"):
+        chat(file, text, **{key: "del\x7f\x00" if file.endswith("toml") else "c1 \x95"}, port=1)
 
 
 def test_what_comes_from_elsewhere_cant_be_taken_out() -> None:
@@ -244,16 +254,16 @@ def texts(draw: st.DrawFn) -> tuple[str, str]:
     return file, draw(st.sampled_from(["\n", "\r\n"])).join(lines)
 
 
-def is_one_line_at_the_most(before: str, after: str, changes: Mapping[str, Scalar | None]) -> bool:
-    """Return whether no more lines differ than keys were changed, and all others are the same in the same order."""
-    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
-    lines = iter(new)
-    lost = 0
-    for line in old:
-        rest = list(lines)
-        lost += line not in rest
-        lines = iter(rest[rest.index(line) + 1 :] if line in rest else rest)
-    return lost <= len(changes) and abs(len(new) - len(old)) <= len(changes)
+def is_one_line_at_the_most(before: str, after: str) -> bool:
+    """Return whether one line was put in, taken out or changed, or none: all others are the same byte for byte."""
+    if not before.endswith("\n"):  # then the last line gets an end, where one is put below it
+        end = "\r\n" if before.partition("\n")[0].endswith("\r") else "\n"
+        before, after = before + end, after + end
+    old, new = before.split("\n"), after.split("\n")
+    shorter = min(len(old), len(new))
+    head = next((at for at in range(shorter) if old[at] != new[at]), shorter)
+    tail = next((at for at in range(shorter - head) if old[-1 - at] != new[-1 - at]), shorter - head)
+    return max(len(old), len(new)) - head - tail <= 1
 
 
 def drawn(data: st.DataObject, documents: list[Document]) -> int:
@@ -281,7 +291,11 @@ def test_an_edit_changes_the_wanted_keys_and_no_other_line_or_is_refused(
     assert [json.dumps(item.data, sort_keys=True) for item in read] == [
         json.dumps(wanted if place == at else item.data, sort_keys=True) for place, item in enumerate(before)
     ]
-    assert is_one_line_at_the_most(text, after, changes)
+    for key, value in changes.items():
+        step = edited(path, text, before[at].data["kind"], before[at].data["name"], {key: value})
+        assert is_one_line_at_the_most(text, step)
+        text = step
+    assert text == after
 
 
 @settings(max_examples=60, deadline=None)
