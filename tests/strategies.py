@@ -14,6 +14,7 @@ from hal0.core.documents import Document
 from hal0.core.endpoints import ENDPOINTS
 from hal0.core.resolve import SEED_PROFILES, resolve
 from hal0.core.routes import Listing
+from hal0.core.schedule import Verdict
 from hal0.core.schema import Abort, Device, DriftPolicy, Engine, Manifest, RunPolicy, SlotType, UpstreamApi
 from hal0.core.spec import Desired, DesiredSlot, HostFacts, Serving, SlotSpec, UpstreamSpec
 from hal0.core.state import SlotState
@@ -293,12 +294,15 @@ def slot_statuses() -> st.SearchStrategy[SlotStatus]:
         aliases=st.lists(words, max_size=2).map(tuple),
         type=st.sampled_from([SlotType.LLM, SlotType.EMBEDDING]) | st.sampled_from(SlotType),
         device=st.sampled_from([Device.CPU, Device.NPU]),
-        run=st.sampled_from(RunPolicy),
-        suspend=st.booleans(),
         serving=st.builds(Serving, fallback=st.lists(words, max_size=2).map(tuple)),
     )
     states = st.sampled_from([SlotState.READY, SlotState.OFFLINE]) | st.sampled_from(SlotState)
-    return st.builds(lambda spec, state: SlotStatus(spec.name, state, 0.0, (), spec, spec, spec.name), specs, states)
+    verdicts = st.builds(Verdict, up=st.booleans(), why=st.just(""), barred=st.booleans())
+
+    def made(spec: SlotSpec, state: SlotState, verdict: Verdict) -> SlotStatus:
+        return SlotStatus(spec.name, state, 0.0, (), spec, spec, spec.name, verdict=verdict)
+
+    return st.builds(made, specs, states, verdicts)
 
 
 @cache

@@ -28,8 +28,9 @@ def desired(
     generation: int = 1,
     last_good: Mapping[str, SlotSpec] | None = None,
     before: Desired | None = None,
+    models: Mapping[str, str] | None = None,
 ) -> Desired:
-    """Resolve manifests, given as YAML. ``before`` is what was desired until now."""
+    """Resolve manifests, given as YAML. ``before`` was desired until now, ``models`` overrides slots' models."""
     documents, errors = parse_file("test.yaml", text)
     good, invalid = validate(documents)
     found = resolve(
@@ -40,6 +41,7 @@ def desired(
         templates=TEMPLATES,
         last_good={name: slot.spec for name, slot in before.slots.items()} if before else last_good,
         last_upstreams=before.upstreams if before else None,
+        models=models,
     )
     return replace(found, generation=generation, revision="abc")
 

@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-slot_app = typer.Typer(help="Look at slots, and change their manifests.", no_args_is_help=True)
+slot_app = typer.Typer(help="Look at slots, load and unload them, and change their manifests.", no_args_is_help=True)
 app.add_typer(slot_app, name="slot")
 
 Root = Annotated[
@@ -29,6 +29,9 @@ Runtime = Annotated[str, typer.Option(envvar="HAL0_RUNTIME", help="auto, systemd
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[list[str] | None, typer.Option("--limit", metavar="NAME", help="Only this slot. May be repeated.")]
 PruneAll = Annotated[bool, typer.Option("--prune-all", help="Allow to remove more than half of the slots.")]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait until it is done.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait, and show what happens.")]
+Lasting = Annotated[str | None, typer.Option("--for", metavar="DURATION", help="Until when, as 90s, 15m or 2h.")]
 Detailed = Annotated[bool, typer.Option("--detailed-exitcode", help="Exit 2 when there are changes.")]
 
 Hardware = Annotated[
@@ -307,3 +310,88 @@ def slot_logs(
 
     options = Options(None, None, False, runtime, scope)
     raise typer.Exit(look.logs(options, name, lines=lines, follow=follow, as_json=as_json))
+
+
+@slot_app.command("load")
+def slot_load(
+    name: str,
+    model: Annotated[str | None, typer.Option(help="Serve this Model in the place of the manifest's.")] = None,
+    lasting: Lasting = None,
+    timeout: Timeout = 600.0,
+    wait: Wait = True,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Load a slot and wait until it is healthy. It stays up, whatever its run policy, until --for is over or reset."""
+    from hal0.cli import acts
+
+    options = Options(None, None, False, runtime, scope)
+    asked = acts.Asked("load", name, model or "", lasting, timeout, wait)
+    raise typer.Exit(acts.act(options, asked, as_json=as_json))
+
+
+@slot_app.command("unload")
+def slot_unload(
+    name: str,
+    lasting: Lasting = None,
+    timeout: Timeout = 600.0,
+    wait: Wait = True,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Drain and stop a slot. It stays down, whatever its run policy and its requests, until --for is over or reset."""
+    from hal0.cli import acts
+
+    options = Options(None, None, False, runtime, scope)
+    asked = acts.Asked("unload", name, "", lasting, timeout, wait)
+    raise typer.Exit(acts.act(options, asked, as_json=as_json))
+
+
+@slot_app.command("restart")
+def slot_restart(
+    name: str,
+    timeout: Timeout = 600.0,
+    wait: Wait = True,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Drain, stop and start a slot that runs, once."""
+    from hal0.cli import acts
+
+    options = Options(None, None, False, runtime, scope)
+    raise typer.Exit(acts.act(options, acts.Asked("restart", name, "", None, timeout, wait), as_json=as_json))
+
+
+@slot_app.command("reset")
+def slot_reset(
+    name: str,
+    timeout: Timeout = 600.0,
+    wait: Wait = True,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Take back what was asked of a slot by hand: its manifest holds again."""
+    from hal0.cli import acts
+
+    options = Options(None, None, False, runtime, scope)
+    raise typer.Exit(acts.act(options, acts.Asked("reset", name, "", None, timeout, wait), as_json=as_json))
+
+
+@slot_app.command("retry")
+def slot_retry(
+    name: str,
+    timeout: Timeout = 600.0,
+    wait: Wait = True,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Try a slot that failed at once, and begin its waits between tries anew."""
+    from hal0.cli import acts
+
+    options = Options(None, None, False, runtime, scope)
+    raise typer.Exit(acts.act(options, acts.Asked("retry", name, "", None, timeout, wait), as_json=as_json))

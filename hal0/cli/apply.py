@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from hal0.cli import client, show
 from hal0.cli.client import DaemonError
 from hal0.cli.options import Options, who
-from hal0.errors import UsageError
 
 if TYPE_CHECKING:
     from hal0.loop.reconcile import Reconciler
@@ -17,37 +16,38 @@ if TYPE_CHECKING:
 _CHANGED = 2
 _NOT_CONVERGED = 3
 _LOCK_PATIENCE = 10.0
+"""Seconds to wait for another hal0 that acts on this host."""
 
 
 def apply(options: Options, *, show_diff: bool, detailed: bool, as_json: bool, timeout: float) -> int:
     """Apply, show what happens, and return the exit code."""
-    view = _View(show_diff=show_diff, as_json=as_json)
+    view = View(show_diff=show_diff, as_json=as_json)
     if client.is_running(options.scope):
-        _by_daemon(options, "/api/apply", _asked(options, timeout), view)
+        by_daemon(options, "/api/apply", _asked(options, timeout), view)
     else:
         from hal0.loop import operations
 
         request = operations.ApplyRequest(_limit(options), options.prune_all, timeout, who())
-        _by_self(options, lambda reconciler: operations.apply(reconciler, request), view, preview=True)
+        by_self(options, lambda reconciler: operations.apply(reconciler, request), view, preview=True)
     return view.exit_code(detailed=detailed)
 
 
 def rollback(options: Options, rev: str, *, force: bool, as_json: bool, timeout: float) -> int:
     """Bring earlier manifests back, apply them, show what happens, and return the exit code."""
-    view = _View(show_diff=False, as_json=as_json)
+    view = View(show_diff=False, as_json=as_json)
     if client.is_running(options.scope):
         asked = {"rev": rev, "force": force, "prune_all": options.prune_all, "timeout": timeout, "who": who()}
-        _by_daemon(options, "/api/rollback", asked, view)
+        by_daemon(options, "/api/rollback", asked, view)
     else:
         from hal0.loop.rollback import RollbackRequest
         from hal0.loop.rollback import rollback as rolled_back
 
         request = RollbackRequest(rev, force, options.prune_all, timeout, who())
-        _by_self(options, lambda reconciler: rolled_back(reconciler, request), view)
+        by_self(options, lambda reconciler: rolled_back(reconciler, request), view)
     return view.exit_code(detailed=False)
 
 
-class _View:
+class View:
     """Shows events, and remembers what the exit code is made of."""
 
     def __init__(self, *, show_diff: bool, as_json: bool) -> None:
@@ -58,6 +58,7 @@ class _View:
         self._recap: dict[str, Any] = {"slots": {}, "converged": False}
 
     def show(self, event: dict[str, Any]) -> None:
+        """Print one event. Raises the daemon's error where it is one."""
         if event["event"] == "error":
             raise DaemonError(event["message"], hint=event["hint"], exit_code=event["exit_code"])
         if event["event"] == "plan":
@@ -67,6 +68,7 @@ class _View:
         show.say([json.dumps(event)] if self._as_json else self._lines(event))
 
     def exit_code(self, *, detailed: bool) -> int:
+        """Return how it ended, once all events were shown."""
         if not self._recap["converged"]:
             return _NOT_CONVERGED
         return _CHANGED if detailed and self._changes else 0
@@ -104,15 +106,16 @@ def _limit(options: Options) -> frozenset[str] | None:
     return frozenset(options.limit) if options.limit else None
 
 
-def _by_daemon(options: Options, path: str, asked: dict[str, Any], view: _View) -> None:
+def by_daemon(options: Options, path: str, asked: dict[str, Any], view: View) -> None:
+    """Have the daemon act, and show what it says. It ends by itself, soon after ``timeout`` seconds of ``asked``."""
     for line in client.lines(options.scope, "POST", path, asked, timeout=asked["timeout"] + 60):
         view.show(json.loads(line))
 
 
-def _by_self(
+def by_self(
     options: Options,
     act: Callable[[Reconciler], AsyncIterator[dict[str, Any]]],
-    view: _View,
+    view: View,
     *,
     preview: bool = False,
 ) -> None:
@@ -120,14 +123,11 @@ def _by_self(
     # Only here: with a daemon, the command must not pay for importing the loop.
     import asyncio
 
-    from hal0.cli.local import leave, looking, settings
+    from hal0.cli.local import acting_settings, leave, looking
     from hal0.loop import operations
     from hal0.loop.daemon import running
 
-    found = settings(options.path, options.runtime, options.scope)
-    if found.runtime_name == "process":
-        hint = f"run `hal0 serve {found.root}`; it applies, and keeps it so"
-        raise UsageError("the process runtime lives inside the daemon, and none is running", hint=hint)
+    found = acting_settings(options)
 
     async def run() -> None:
         if preview:

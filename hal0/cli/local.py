@@ -31,6 +31,15 @@ def settings(path: Path | None, runtime: str, scope: str | None) -> Settings:
     raise UsageError(f"runtime {runtime!r} is not known", hint="use auto, systemd or process")
 
 
+def acting_settings(options: Options) -> Settings:
+    """Return the settings for acting in this process. Raises ``UsageError`` for the runtime that needs a daemon."""
+    found = settings(options.path, options.runtime, options.scope)
+    if found.runtime_name == "process":
+        hint = f"run `hal0 serve {found.root}`; it applies, and keeps it so"
+        raise UsageError("the process runtime lives inside the daemon, and none is running", hint=hint)
+    return found
+
+
 def leave(options: Options) -> Leave:
     """Return what a pass may do."""
     return Leave(frozenset(options.limit) if options.limit else None, options.prune_all)

@@ -7,6 +7,8 @@ import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
+_LONGEST_NAME = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -22,8 +24,8 @@ class Options:
 def who() -> str:
     """Return the name of whoever runs this command, behind sudo too."""
     if name := os.environ.get("SUDO_USER"):
-        return name
+        return name[:_LONGEST_NAME]
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
+        return pwd.getpwuid(os.getuid()).pw_name[:_LONGEST_NAME]
     except KeyError:
         return f"uid {os.getuid()}"

@@ -34,9 +34,19 @@ def plan_text(plan: dict[str, Any], *, diffs: bool) -> Iterator[str]:
             yield paint(title, "1")
         for change in changes:
             yield from _change(change, diffs=diffs)
+    yield from overrides_text(plan["overrides"])
     if not plan["changes"]:
-        yield "Nothing to change: the host is what the manifests say."
+        also = " and the overrides" if plan["overrides"] else ""
+        yield f"Nothing to change: the host is what the manifests{also} say."
     yield plan["summary"]
+
+
+def overrides_text(overrides: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield what people asked of slots: drift that is meant, and no change. Nothing where there is none."""
+    if overrides:
+        yield paint("overridden by hand (hal0 slot reset NAME takes it back):", "1")
+    for own in overrides:
+        yield paint(f"  = {own['slot']}", "34") + f"  {own['text']}"
 
 
 def _change(change: dict[str, Any], *, diffs: bool) -> Iterator[str]:
@@ -125,7 +135,7 @@ def status_text(picture: dict[str, Any]) -> Iterator[str]:
     yield f"runtime    {picture['runtime']}"
     yield ""
     yield from slots_text(picture["slots"])
-    if picture["plan"]["changes"]:
+    if picture["plan"]["changes"] or picture["plan"]["overrides"]:
         yield ""
         yield from plan_text(picture["plan"], diffs=False)
     if picture["problems"]:
@@ -150,6 +160,7 @@ def slot_text(slot: dict[str, Any]) -> Iterator[str]:
     for item in slot["conditions"]:
         status = {True: "True", False: "False", None: "Unknown"}[item["status"]]
         yield f"  {item['type']:<12} {status:<8} {item['reason']:<15} {item['message']}".rstrip()
+    yield from overrides_text(slot["overrides"])
     if slot["operator_dropins"]:
         yield "operator's drop-ins (left alone)"
         yield from (f"  {path}" for path in slot["operator_dropins"])

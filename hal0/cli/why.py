@@ -19,6 +19,7 @@ _CAUSES = {
     "failure": "because its service failed",
     "demand": "by demand",
     "run": "by its run policy",
+    "hand": "by hand",
 }
 
 
@@ -63,7 +64,7 @@ def _backoff(backoff: dict[str, Any]) -> str:
 def _act(act: dict[str, Any]) -> Iterator[str]:
     yield f"  {show.clock(act['at'])}  {act['action']}: {act['why']}"
     links = [_CAUSES.get(act["rule"], act["rule"])]
-    links += [f"applied by {act['by']}"] if act["by"] else []
+    links += [f"{'asked for' if act['rule'] == 'hand' else 'applied'} by {act['by']}"] if act["by"] else []
     links += [f"for request {act['request']}"] if act["request"] else []
     links += [f"revision {act['revision']}"] if act["revision"] else []
     if any(links):

@@ -8,9 +8,10 @@ from enum import StrEnum
 from hal0.core.backoff import Attempt
 from hal0.core.facts import Known, Unknown, known
 from hal0.core.observed import Activity, ProbeResult, SlotObservation
+from hal0.core.override import Aspect, Deviation
 from hal0.core.proof import Proof
 from hal0.core.quantity import show_duration
-from hal0.core.schedule import Demand
+from hal0.core.schedule import ALWAYS, Demand, Verdict
 from hal0.core.spec import DesiredSlot, SlotSpec
 from hal0.core.state import SlotState
 from hal0.core.steps import Action, Change
@@ -41,19 +42,26 @@ class Condition:
 class Signs:
     """What, besides the observation, a status is derived from. ``change`` is the plan's for this slot.
 
-    ``fresh``: it was looked at for this status. ``wanted``: the slot should be up now. ``pulling``: its image is on
-    the way. ``last_lines`` are the journal's. ``applied`` is the spec that was last applied to the slot.
+    ``fresh``: it was looked at for this status. ``verdict``: whether it should be up now. ``overrides`` are the slot's.
+    ``pulling``: its image is on the way. ``last_lines`` are the journal's. ``applied`` is the spec that was last
+    applied to the slot.
     """
 
     change: Change | None = None
     fresh: bool = True
-    wanted: bool = True
+    verdict: Verdict = ALWAYS
+    overrides: tuple[Deviation, ...] = ()
     pulling: bool = False
     attempt: Attempt | None = None
     demand: Demand | None = None
     last_lines: tuple[str, ...] = ()
     applied: SlotSpec | None = None
     now: float = 0.0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the slot should be up now."""
+        return self.verdict.up
 
     @property
     def serving(self) -> int:
@@ -89,14 +97,16 @@ def _synced(slot: DesiredSlot, seen: SlotObservation, signs: Signs) -> Condition
     if unknown := [fact.reason for fact in (seen.definition, seen.service) if isinstance(fact, Unknown)]:
         return Condition(kind, status=None, reason="Unknown", message="; ".join(dict.fromkeys(unknown)))
     if change is None:
-        return Condition(kind, status=True, reason="InSync", message=_overrides(seen))
+        said = [*map(str, signs.overrides), _dropins(seen)]
+        reason = "Overridden" if signs.overrides else "InSync"
+        return Condition(kind, status=True, reason=reason, message="; ".join(filter(None, said)))
     message = "; ".join(str(reason) for reason in change.reasons)
     if change.action is Action.REFUSE:
         return Condition(kind, status=False, reason="Refused", message=message)
     return Condition(kind, status=False, reason="Drifted" if change.is_drift else "ChangePending", message=message)
 
 
-def _overrides(seen: SlotObservation) -> str:
+def _dropins(seen: SlotObservation) -> str:
     """Name the drop-ins of others: they are left alone, and never silently."""
     service = known(seen.service)
     return (
@@ -131,7 +141,8 @@ def _ready(seen: SlotObservation, signs: Signs, state: SlotState) -> Condition:
     if state is SlotState.WARMING:
         return Condition(kind, status=False, reason="Loading", message="the engine is loading its model")
     if not signs.wanted:
-        return Condition(kind, status=False, reason="NotWanted")
+        by_hand = any(deviation.override.aspect is Aspect.RUN for deviation in signs.overrides)
+        return Condition(kind, status=False, reason="NotWanted", message=signs.verdict.why if by_hand else "")
     if wedged := seen.wedged(signs.serving):
         return Condition(kind, status=False, reason="Wedged", message=_unanswered(wedged))
     word = "Error" if state is SlotState.ERROR else "NotRunning"

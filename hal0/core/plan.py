@@ -11,6 +11,7 @@ from hal0.core.definition import stamp
 from hal0.core.facts import Known, Unknown, known
 from hal0.core.hold import held_back, waits
 from hal0.core.observed import Activity, SlotObservation
+from hal0.core.override import deviations
 from hal0.core.prune import pruned
 from hal0.core.reasons import (
     TEMPLATE_UNIT,
@@ -20,6 +21,7 @@ from hal0.core.reasons import (
     is_ending,
     is_made_of,
     reload_reasons,
+    restart_reasons,
     unknown_reason,
 )
 from hal0.core.schedule import Verdict
@@ -36,7 +38,8 @@ _UNUSABLE = {
 def plan(world: World, *, prune_all: bool = False) -> Plan:
     """Return what to do now. ``prune_all`` allows to remove more than half of the slots."""
     changes = (*_kept(world), *pruned(world, prune_all=prune_all))
-    return Plan(changes, world.desired.generation, world.desired.revision)
+    overrides = deviations(world.desired, world.overrides)
+    return Plan(changes, world.desired.generation, world.desired.revision, overrides)
 
 
 def _kept(world: World) -> Iterator[Change]:
@@ -62,8 +65,10 @@ def _change(world: World, slot: DesiredSlot, seen: SlotObservation, verdict: Ver
     reloaded = reload_reasons(slot, service) if not written else ()
     if not written and is_ending(seen, world.now):
         return Change(name, Action.WAIT, (Reason("container", "gone", "its unit ends", drift=True),))
-    moved = activity_reasons(
-        slot, seen, service, verdict, settled=not written, started=name in world.started, wedged=world.is_wedged(name)
+    hangs, started = world.is_wedged(name), name in world.started
+    moved = (
+        *activity_reasons(slot, seen, service, verdict, settled=not written, started=started, wedged=hangs),
+        *restart_reasons(world.restarts.get(name), service, verdict),
     )
     if not (written or reloaded or moved):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 
 _LONGEST = 64
 _MOST_SECONDS = 1e15
@@ -59,3 +60,8 @@ def show_duration(seconds: float) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts[:2])
+
+
+def show_moment(wall: float) -> str:
+    """Return seconds since the epoch as ``2026-11-22 14:05:00 UTC``: the same wherever it is read."""
+    return f"{datetime.fromtimestamp(wall, UTC):%Y-%m-%d %H:%M:%S} UTC"

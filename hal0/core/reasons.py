@@ -9,12 +9,15 @@ from hal0.core.definition import is_edited, split
 from hal0.core.differences import differences
 from hal0.core.facts import Known, Unknown, known
 from hal0.core.observed import Activity, Instance, Service, SlotObservation
+from hal0.core.override import Override
 from hal0.core.quantity import show_size
 from hal0.core.schedule import Verdict
 from hal0.core.spec import DesiredSlot, Launch, SlotSpec
 from hal0.core.steps import Reason
 
 TEMPLATE_UNIT = "hal0-slot@.service"
+RESTART = "restart"
+"""The field of the reason of a restart that a person asked for."""
 SYSTEMDS_TURN = 10.0
 """Seconds in which a unit notices that its container is gone."""
 
@@ -111,6 +114,13 @@ def activity_reasons(
         return ()
     hangs = (Reason("engine", "does not answer", "running", drift=True, fault=True),) if wedged else ()
     return (*hangs, *_instance_reasons(slot, seen, service, seen.instance.value, settled=settled))
+
+
+def restart_reasons(asked: Override | None, service: Service | None, verdict: Verdict) -> tuple[Reason, ...]:
+    """Return why a service that should run is replaced all the same: somebody asked for it, and it is not done yet."""
+    if not (asked and verdict.up and service and service.activity.is_up and service.invocation == asked.value):
+        return ()
+    return (Reason(RESTART, "", f"asked for {asked.by}"),)
 
 
 def is_ending(seen: SlotObservation, now: float) -> bool:

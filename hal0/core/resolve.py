@@ -48,18 +48,20 @@ def resolve(
     last_good: Mapping[str, SlotSpec] | None = None,
     last_upstreams: Mapping[str, UpstreamSpec] | None = None,
     last_ports: Mapping[str, int] | None = None,
+    models: Mapping[str, str] | None = None,
 ) -> Desired:
     """Return what the manifests ask for.
 
     ``errors`` are those that reading the files already found. ``last_good`` holds the spec of every slot that
     hal0 owns: it keeps the slots of broken manifests as they are, and gives each slot the port it had.
     ``last_upstreams`` does the same for upstreams. ``last_ports`` holds the ports of slots that ``last_good`` lacks.
+    ``models`` names, by slot, the Model to have in the place of its manifest's; one that is not there changes nothing.
     """
     last_good = last_good or {}
     had = {**(last_ports or {}), **{name: spec.port for name, spec in last_good.items()}}
     known = index(manifests, seeds)
     host = _host(known.host.manifest if known.host else None, facts)
-    specs, problems = _specs(known, facts, host)
+    specs, problems = _specs(known, facts, host, models or {})
     problems = [*errors, *known.problems, *problems, *fallback_errors(known)]
     upstreams = _upstreams(known, problems)
     while True:
@@ -122,13 +124,16 @@ def _upstream(located: Located[UpstreamManifest]) -> UpstreamSpec:
     )
 
 
-def _specs(known: Index, facts: HostFacts, host: HostSpec) -> tuple[dict[str, SlotSpec], list[ManifestError]]:
+def _specs(
+    known: Index, facts: HostFacts, host: HostSpec, models: Mapping[str, str]
+) -> tuple[dict[str, SlotSpec], list[ManifestError]]:
     """Return the spec of every slot whose references hold, and an error for each that doesn't."""
     specs: dict[str, SlotSpec] = {}
     problems: list[ManifestError] = []
     for name, slot in known.slots.items():
         model, profile, errors = _references(slot, known, facts)
         if model and profile:
+            model = known.models.get(models.get(name, ""), model)
             specs[name] = _spec(slot, model.manifest, profile.manifest, facts, host)
         problems += errors
     return specs, problems

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from hal0.core.endpoints import Endpoint
-from hal0.core.schema import Device, RunPolicy, SlotType, UpstreamApi
+from hal0.core.schema import Device, SlotType, UpstreamApi
 from hal0.core.spec import OWN_PREFIX, UpstreamSpec
 from hal0.core.status import SlotStatus, Snapshot
 
@@ -165,8 +165,8 @@ def routes(snapshot: Snapshot, catalogue: Mapping[str, Listing] | None = None) -
         loaded=_named(snapshot, [slot for slot in statuses if slot.state.is_dispatchable], is_to_come=False),
         bound=_named(snapshot, statuses, is_to_come=True),
         listed=_listed(upstreams, catalogue),
-        typed={slot.serves.type: slot for slot in reversed(statuses) if _may_run(slot)},
-        npu=next((slot for slot in statuses if _is_npu_llm(slot) and _may_run(slot)), None),
+        typed={slot.serves.type: slot for slot in reversed(statuses) if slot.may_answer},
+        npu=next((slot for slot in statuses if _is_npu_llm(slot) and slot.may_answer), None),
         models=snapshot.models,
         prefixes=tuple(upstream for upstream in unknown if upstream.prefix),
         cold=tuple(upstream for upstream in asked if upstream.name not in catalogue),
@@ -184,11 +184,7 @@ def _current(snapshot: Snapshot, catalogue: Mapping[str, Listing]) -> dict[str, 
 
 def _preference(slot: SlotStatus) -> tuple[bool, bool, str]:
     """Of two slots with one name or type, the one that is up comes first, then one that may run, then by name."""
-    return (not slot.state.is_dispatchable, not _may_run(slot), slot.name)
-
-
-def _may_run(slot: SlotStatus) -> bool:
-    return slot.state.is_dispatchable or not (slot.spec.run is RunPolicy.NEVER or slot.spec.suspend)
+    return (not slot.state.is_dispatchable, not slot.may_answer, slot.name)
 
 
 def _is_npu_llm(slot: SlotStatus) -> bool:

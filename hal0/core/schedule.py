@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hal0.core.engines import is_stand_in
+from hal0.core.override import UP, Aspect, Override, of_aspect
 from hal0.core.quantity import show_duration
 from hal0.core.schema import RunPolicy
 from hal0.core.spec import Desired, SlotSpec
@@ -42,15 +43,25 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a slot should be up, and the rule that says so."""
+    """Whether a slot should be up, and the rule that says so.
+
+    ``barred``: no request brings it up, so none waits for it.
+    """
 
     up: bool
     why: str
+    barred: bool = False
 
 
-def placement(desired: Desired, demand: Mapping[str, Demand], now: float) -> dict[str, Verdict]:
-    """Return the verdict for every desired slot."""
-    return {name: _verdict(slot.spec, demand.get(name), now) for name, slot in desired.slots.items()}
+ALWAYS = Verdict(up=True, why="run: always")
+
+
+def placement(
+    desired: Desired, demand: Mapping[str, Demand], now: float, overrides: Iterable[Override] = ()
+) -> dict[str, Verdict]:
+    """Return the verdict for every desired slot. ``overrides`` are those in force."""
+    asked = of_aspect(overrides, Aspect.RUN)
+    return {name: _verdict(slot.spec, demand.get(name), now, asked.get(name)) for name, slot in desired.slots.items()}
 
 
 def next_deadline(desired: Desired, demand: Mapping[str, Demand], now: float) -> float | None:
@@ -63,11 +74,17 @@ def next_deadline(desired: Desired, demand: Mapping[str, Demand], now: float) ->
     return min((end for end in ends if end > now), default=None)
 
 
-def _verdict(spec: SlotSpec, use: Demand | None, now: float) -> Verdict:
+def _verdict(spec: SlotSpec, use: Demand | None, now: float, asked: Override | None) -> Verdict:
+    if spec.suspend:
+        return Verdict(up=False, why="suspended", barred=True)
+    if asked and asked.value == UP:
+        return Verdict(up=True, why=f"loaded {asked.by}")
+    if asked:
+        return Verdict(up=False, why=f"unloaded {asked.by}", barred=True)
     if spec.run is RunPolicy.ALWAYS:
-        return Verdict(up=True, why="run: always")
+        return ALWAYS
     if spec.run is RunPolicy.NEVER:
-        return Verdict(up=False, why="run: never")
+        return Verdict(up=False, why="run: never", barred=True)
     if use and use.in_flight:
         return Verdict(up=True, why=f"on demand: {use.in_flight} requests in flight")
     if use and now < use.idle_at(spec):

@@ -181,13 +181,20 @@ class Launch:
 class DesiredSlot:
     """A slot that should exist. ``body`` is its definition file without the mark.
 
-    ``problems`` is not empty where the manifests are broken and ``spec`` is the last good one.
+    ``problems`` is not empty where the manifests are broken and ``spec`` is the last good one. ``declared`` is what the
+    manifests alone make of it, where an override changes that.
     """
 
     spec: SlotSpec
     launch: Launch
     body: str
     problems: tuple[ManifestError, ...] = ()
+    declared: DesiredSlot | None = None
+
+    @property
+    def as_declared(self) -> DesiredSlot:
+        """The slot as the manifests alone would have it."""
+        return self.declared or self
 
     @property
     def spec_hash(self) -> str:
@@ -209,7 +216,8 @@ class Desired:
 
     @property
     def content(self) -> str:
-        """Digest of all that makes a generation; where a manifest stands, or in which order, is no part of it."""
-        slots = [asdict(slot.spec) | {"source": "", "body": slot.body} for _, slot in sorted(self.slots.items())]
+        """Digest of all that makes a generation: where a manifest stands, their order and overrides are no part."""
+        own = [slot.as_declared for _, slot in sorted(self.slots.items())]
+        slots = [asdict(slot.spec) | {"source": "", "body": slot.body} for slot in own]
         upstreams = [asdict(upstream) | {"source": ""} for _, upstream in sorted(self.upstreams.items())]
         return digest(json.dumps([slots, asdict(self.host), dict(self.models), upstreams], sort_keys=True))

@@ -10,7 +10,8 @@ from hal0.core.documents import ManifestError
 from hal0.core.engines import served_spec
 from hal0.core.facts import Known, Unknown, known
 from hal0.core.observed import Activity, Instance, ProbeResult, Service, SlotObservation
-from hal0.core.schema import RunPolicy
+from hal0.core.override import Deviation
+from hal0.core.schedule import ALWAYS, Verdict
 from hal0.core.spec import DesiredSlot, HostSpec, SlotSpec, UpstreamSpec
 from hal0.core.state import SlotState
 from hal0.core.steps import Plan
@@ -44,7 +45,8 @@ class SlotStatus:
 
     ``since`` is on the loop's clock, ``failing`` is None unless the last probe failed, ``run`` is the invocation last
     seen, and ``was_ready`` whether it has been ready. ``spec`` is what the manifests want; ``engine`` is the key of the
-    engine that requests go to, and ``serves`` its spec.
+    engine that requests go to, and ``serves`` its spec. ``verdict`` says whether it should be up, ``overrides`` what a
+    person asked of it.
     """
 
     name: str
@@ -62,6 +64,13 @@ class SlotStatus:
     failing: Failing | None = None
     run: str = ""
     was_ready: bool = False
+    verdict: Verdict = ALWAYS
+    overrides: tuple[Deviation, ...] = ()
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether a request may be sent to it, now or once it has come up."""
+        return self.state.is_dispatchable or not self.verdict.barred
 
     def condition(self, kind: ConditionType) -> Condition:
         """Return one of the conditions; all of them are always there."""
@@ -80,10 +89,16 @@ class SlotStatus:
         return self.condition(ConditionType.RECONCILING).status is False
 
     @property
+    def is_kept_down(self) -> bool:
+        """Whether it is down as it is meant to be, whatever requests come: how its last run ended is of no matter."""
+        return self.verdict.barred and self.condition(ConditionType.RUNNING).status is False
+
+    @property
     def failure(self) -> str:
         """What is wrong with it, where waiting longer may be of no use; else empty."""
         stalled = self.condition(ConditionType.STALLED)
-        if stalled.status or (self.state is SlotState.ERROR and not self.is_ready):
+        is_broken = self.state is SlotState.ERROR and not (self.is_ready or self.is_kept_down)
+        if stalled.status or is_broken:
             return stalled.message or self.message or "the slot is in error"
         return ""
 
@@ -148,6 +163,8 @@ def status(slot: DesiredSlot, seen: SlotObservation, signs: Signs, before: SlotS
         failing=failing,
         run=run,
         was_ready=state.is_dispatchable or (before is not None and before.was_ready and before.run == run),
+        verdict=signs.verdict,
+        overrides=signs.overrides,
     )
 
 
@@ -223,6 +240,6 @@ def _state_of_ready(spec: SlotSpec, signs: Signs) -> SlotState:
     use = signs.demand
     if use and use.serving:
         return SlotState.SERVING
-    if use and not use.waiting and spec.run is RunPolicy.ON_DEMAND and signs.now >= use.idle_at(spec):
+    if use and not use.waiting and signs.now >= use.idle_at(spec):
         return SlotState.IDLE
     return SlotState.READY

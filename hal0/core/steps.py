@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 
+from hal0.core.override import Deviation
+
 
 class Action(StrEnum):
     """What a plan does to a slot."""
@@ -107,11 +109,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything to do now. An empty plan means that the host is what the manifests say."""
+    """Everything to do now. An empty plan means that the host is what the manifests and ``overrides`` say."""
 
     changes: tuple[Change, ...] = ()
     generation: int = 0
     revision: str = ""
+    overrides: tuple[Deviation, ...] = ()
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -129,7 +132,10 @@ class Plan:
 
     def limited(self, slots: frozenset[str] | None) -> Plan:
         """Return the part of a plan that touches some slots; None is all of them."""
-        return self if slots is None else replace(self, changes=tuple(c for c in self.changes if c.slot in slots))
+        if slots is None:
+            return self
+        overrides = tuple(deviation for deviation in self.overrides if deviation.override.slot in slots)
+        return replace(self, changes=tuple(c for c in self.changes if c.slot in slots), overrides=overrides)
 
     def change(self, slot: str) -> Change | None:
         """Return what happens to one slot."""

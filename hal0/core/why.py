@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 
 from hal0.core.backoff import Attempt, not_before
+from hal0.core.override import Aspect
+from hal0.core.reasons import RESTART
 from hal0.core.schedule import Verdict
 from hal0.core.status import SlotStatus
 from hal0.core.steps import Change
@@ -19,18 +22,27 @@ class Rule(StrEnum):
     FAILURE = "failure"  # its service failed
     DEMAND = "demand"  # a request wants it, or none does any more
     RUN = "run"  # its run policy
+    HAND = "hand"  # a person asked for it, or what was asked for is over
 
 
-def rule_of(change: Change) -> Rule:
-    """Return what a change is for. Of several causes the one that people act on comes first."""
+def rule_of(change: Change, asked: Collection[Aspect] = ()) -> Rule:
+    """Return what a change is for. Of several causes the one that people act on comes first.
+
+    ``asked`` is what of the slot is overridden by hand, or was until just now.
+    """
+    fields = {reason.field for reason in change.reasons}
     if change.is_drift:
         return Rule.DRIFT
+    if Aspect.RESTART in asked and RESTART in fields:
+        return Rule.HAND
     if change.before != change.after:
-        return Rule.MANIFESTS
+        return Rule.HAND if Aspect.MODEL in asked and Aspect.MODEL in fields else Rule.MANIFESTS
     told = "; ".join(str(reason) for reason in change.reasons)
     if "on demand: " in told:
         return Rule.DEMAND
-    return Rule.FAILURE if any(reason.before.startswith("failed") for reason in change.reasons) else Rule.RUN
+    if any(reason.before.startswith("failed") for reason in change.reasons):
+        return Rule.FAILURE
+    return Rule.HAND if Aspect.RUN in asked else Rule.RUN
 
 
 def why_json(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from hal0.core.documents import ManifestError
+from hal0.core.override import Deviation
 from hal0.core.spec import unit_name
 from hal0.core.status import SlotStatus, Snapshot
 from hal0.core.steps import Change, Plan, Reason
@@ -47,6 +48,7 @@ def slot_json(slot: SlotStatus, *, now: float) -> Json:
         "context_size": slot.spec.context_size,
         "message": slot.message,
         "drift": list(slot.drift),
+        "overrides": [override_json(deviation) for deviation in slot.overrides],
         "spec_hash": slot.spec_hash,
         "applied_generation": slot.generation,
         "restarts": service.restarts if service else 0,
@@ -95,7 +97,24 @@ def plan_json(plan: Plan) -> Json:
         "generation": plan.generation,
         "revision": plan.revision,
         "changes": [change_json(change) for change in plan.changes],
+        "overrides": [override_json(deviation) for deviation in plan.overrides],
         "summary": plan.summary(),
+    }
+
+
+def override_json(deviation: Deviation) -> Json:
+    """Return what a person asked of a slot beside what its manifest says; ``text`` is the whole of it."""
+    own = deviation.override
+    return {
+        "slot": own.slot,
+        "aspect": own.aspect.value,
+        "declared": deviation.declared,
+        "value": own.value,
+        "who": own.who,
+        "at": own.at,
+        "until": own.until,
+        "void": deviation.void,
+        "text": str(deviation),
     }
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from hal0.core.backoff import Attempt
 from hal0.core.engines import slot_of
 from hal0.core.observed import Observed
+from hal0.core.override import Aspect, Override, of_aspect
 from hal0.core.schedule import Demand, Verdict, placement
 from hal0.core.spec import Desired, SlotSpec
 
@@ -18,8 +19,8 @@ class World:
     """Everything a plan is made of.
 
     ``owned`` maps the slots that hal0 remembers to the spec it last applied. ``started`` are those that it last
-    started, and has not stopped since: one of them that is down was stopped by others. ``deletions`` are those that
-    an operator asked to remove by name.
+    started, and has not stopped since: one of them that is down was stopped by others. ``overrides`` are in force.
+    ``deletions`` are those that an operator asked to remove by name.
     """
 
     desired: Desired
@@ -28,13 +29,19 @@ class World:
     started: frozenset[str] = frozenset()
     attempts: Mapping[str, Attempt] = field(default_factory=dict)
     demand: Mapping[str, Demand] = field(default_factory=dict)
+    overrides: tuple[Override, ...] = ()
     now: float = 0.0
     deletions: frozenset[str] = frozenset()
 
     @cached_property
     def verdicts(self) -> Mapping[str, Verdict]:
         """Which slots should be up, and why: made once for the plan, the status and the next look."""
-        return placement(self.desired, self.demand, self.now)
+        return placement(self.desired, self.demand, self.now, self.overrides)
+
+    @cached_property
+    def restarts(self) -> Mapping[str, Override]:
+        """The restarts that were asked for, by slot."""
+        return of_aspect(self.overrides, Aspect.RESTART)
 
     def serving(self, engine: str) -> int:
         """Return how many requests are being answered by an engine, that its stop should wait for."""

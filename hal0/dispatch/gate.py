@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 
 from hal0.core.conditions import ConditionType
 from hal0.core.loads import retry_after
-from hal0.core.schema import RunPolicy
 from hal0.core.state import SlotState
 from hal0.core.status import SlotStatus
 from hal0.dispatch.envelope import Refusal
@@ -157,7 +156,7 @@ class Gate:
 
     def _is_gone(self, name: str) -> bool:
         slot = self.reconciler.snapshot.slots.get(name)
-        return slot is None or _is_not_to_run(slot)
+        return slot is None or not slot.may_answer
 
     def _failure(self, slot: SlotStatus, flight: Flight) -> Refusal | None:
         """Return the failure of a load: the slot needs a person, or broke since this wait began."""
@@ -180,9 +179,9 @@ class Gate:
         slot = self.reconciler.snapshot.slots.get(name)
         if slot is None:
             raise Refusal(404, "model.not_found", f"slot {name} was removed meanwhile", param="model")
-        if _is_not_to_run(slot):
-            why = "it is suspended" if slot.spec.suspend else "its manifest says run: never"
-            raise Refusal(503, "model.not_loaded", f"slot {name} is not up, and is not to be: {why}", param="model")
+        if not slot.may_answer:
+            message = f"slot {name} is not up, and is not to be: {slot.verdict.why}"
+            raise Refusal(503, "model.not_loaded", message, param="model")
         return slot
 
     def _is_up(self, slot: SlotStatus) -> bool:
@@ -216,7 +215,3 @@ class Gate:
 
     def _now(self) -> float:
         return self.reconciler.clock.now()
-
-
-def _is_not_to_run(slot: SlotStatus) -> bool:
-    return not slot.state.is_dispatchable and (slot.spec.run is RunPolicy.NEVER or slot.spec.suspend)

@@ -23,6 +23,8 @@ from hal0.host.ledger import Ledger
 from hal0.host.measured import SCHEMA as MEASURED
 from hal0.host.measured import Measured
 from hal0.host.migrations import migrate
+from hal0.host.overrides import SCHEMA as OVERRIDES
+from hal0.host.overrides import Overrides
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -38,7 +40,7 @@ _log = logging.getLogger(__name__)
 class Store:
     """Inventory (the spec last applied to each slot), generation, when changes were last applied; and the ledger.
 
-    ``measured`` is what slots held of memory.
+    ``measured`` is what slots held of memory, ``overrides`` what people asked of slots.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -54,6 +56,7 @@ class Store:
         self.measured = Measured(self._db)
         self._deletions = frozenset(slot for (slot,) in self._db.execute("SELECT slot FROM deletions").fetchall())
         self.ledger = Ledger(self._db, self._write)
+        self.overrides = Overrides(self._db)
 
     @property
     def specs(self) -> Mapping[str, SlotSpec]:
@@ -182,7 +185,7 @@ def _prepare(db: sqlite3.Connection) -> None:
 
 
 def _make_tables(db: sqlite3.Connection) -> None:
-    db.executescript(_SCHEMA + MEASURED)
+    db.executescript(_SCHEMA + MEASURED + OVERRIDES)
     migrate(db)
 
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from hal0.core.facts import Unknown
 from hal0.core.histogram import Histogram
 from hal0.core.observed import Observed
+from hal0.core.reasons import RESTART
 from hal0.core.steps import Action, Change
 from hal0.host.ports import Clock
 
@@ -31,6 +32,7 @@ class Restart(StrEnum):
     FAILED = "failed"  # the service manager had given it up, and hal0 started it again
     DRIFT = "drift"  # hal0 undid what was done outside it
     UPDATE = "update"  # hal0 replaced the engine by what is declared now
+    ASKED = "asked"  # a person asked for it
 
 
 @dataclass
@@ -74,6 +76,8 @@ class Counts:
 
 
 def _reason(change: Change) -> Restart:
+    if any(reason.field == RESTART for reason in change.reasons):
+        return Restart.ASKED
     if change.is_drift:
         return Restart.DRIFT
     # A restart writes nothing; one that undoes nothing either is for a service that failed.

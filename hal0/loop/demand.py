@@ -39,7 +39,7 @@ class _Engine:
 
 @dataclass
 class Demands:
-    """The demand of each slot that was ever asked for, or was found running on demand.
+    """The demand of each slot that was ever asked for, or was found running.
 
     Requests wait for a slot, and are at an engine (``hal0.core.engines``): so a door closes, and an engine drains,
     while the slot's other one takes requests.
@@ -113,9 +113,11 @@ class Demands:
         if is_unused or (there and not there.serving and where in self._closed):
             self.queue.add(USE, use.last_used + _USE_DELAY)
 
-    def found_up(self, slot: str) -> None:
-        """Begin the idle time of a slot that ran before this process: the start of a daemon must not stop it."""
-        self._uses.setdefault(slot, _Use(self.clock.now()))
+    def found_up(self, slot: str, *, anew: bool) -> None:
+        """Begin the idle time of a slot: one that ran before this process, or one that came up just now, ``anew``."""
+        use = self._uses.setdefault(slot, _Use(self.clock.now()))
+        if anew:
+            use.last_used = self.clock.now()
 
     def waiting(self, slot: str) -> int:
         """Return how many requests wait for a slot."""

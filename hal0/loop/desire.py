@@ -13,6 +13,7 @@ from pathlib import Path
 from hal0 import resources
 from hal0.core.documents import ManifestError
 from hal0.core.observed import Observed
+from hal0.core.override import models_of, overridden
 from hal0.core.rebuild import ports_found
 from hal0.core.render import Templates
 from hal0.core.resolve import desired_slot, resolve
@@ -60,11 +61,11 @@ class Source:
 
         While nothing has changed, the answer is the same object.
         """
-        found = await self.root.load()
+        found, models = await self.root.load(), self._models
         self.texts = found.texts
-        given = (found.manifests, found.errors, found.revision, self.store.specs, self._ports)
+        given = (found.manifests, found.errors, found.revision, self.store.specs, self._ports, models)
         if self._last is None or self._last[0] != given:
-            self._last = given, self._resolve(found)
+            self._last = given, self._numbered(found, models)
         return self._last[1]
 
     async def declared(self, slot: str) -> Located[SlotManifest] | None:
@@ -76,11 +77,15 @@ class Source:
 
     async def having(self, file: str, text: str | None) -> Desired:
         """Resolve the root as it would be if one file had this text; None is: if there were no such file."""
-        return self._resolve((await self.root.load()).having(file, text))
+        return self._numbered((await self.root.load()).having(file, text), self._models)
+
+    async def with_models(self, models: Mapping[str, str]) -> Desired:
+        """Return what slots would be with other models (slot to Model). Nothing is remembered of it."""
+        return self._resolve(await self.root.load(), models)
 
     def problems_of(self, texts: Mapping[str, str]) -> tuple[ManifestError, ...]:
         """Return what would be wrong with some texts as the files of the root."""
-        return self._resolve(parsed(self.root.base, texts)).problems
+        return self._resolve(parsed(self.root.base, texts), {}).problems
 
     def recall(self, desired: Desired, observed: Observed) -> bool:
         """Take ports back from definitions that the store knows nothing of; return whether that changes anything."""
@@ -92,8 +97,18 @@ class Source:
             self._ports = {**self._ports, **found}
         return is_news
 
-    def _resolve(self, found: ManifestSet) -> Desired:
-        desired = resolve(
+    @property
+    def _models(self) -> dict[str, str]:
+        return models_of(self.store.overrides.rows)
+
+    def _numbered(self, found: ManifestSet, models: Mapping[str, str]) -> Desired:
+        desired = self._resolve(found, {})
+        if models:
+            desired = overridden(desired, self._resolve(found, models))
+        return replace(desired, generation=self.store.generation(desired.content), revision=found.revision)
+
+    def _resolve(self, found: ManifestSet, models: Mapping[str, str]) -> Desired:
+        return resolve(
             found.manifests,
             found.errors,
             seeds=self.seeds,
@@ -102,8 +117,8 @@ class Source:
             last_good=self.store.specs,
             last_upstreams=self._last[1].upstreams if self._last else None,
             last_ports=self._ports,
+            models=models,
         )
-        return replace(desired, generation=self.store.generation(desired.content), revision=found.revision)
 
     def orphan(self, spec: SlotSpec, desired: Desired) -> DesiredSlot:
         """Return a slot that is no longer declared, as it was last applied."""

@@ -59,7 +59,7 @@ def slot(reconciler: Reconciler, name: str) -> SlotStatus:
 
 
 def no_slot(name: str, known: Collection[str]) -> NotFound:
-    """Return the error for a name that no slot has: it names the closest one."""
+    """Return the error for a slot that is not there; it names the closest one there is."""
     hint = did_you_mean(name, known) or f"slots: {', '.join(known) or 'none'}"
     return NotFound(f"there is no slot {name!r}", hint=hint)
 
@@ -103,19 +103,27 @@ async def apply(reconciler: Reconciler, request: ApplyRequest) -> AsyncIterator[
         if desired.problems:
             raise InvalidManifests(desired.problems)
         check_limit(request.limit, sorted({*desired.slots, *reconciler.store.specs}))
-        watch = _Watch(reconciler, request)
-        current = await reconciler.run(frozenset({MANIFESTS}), request.leave)
-        watch.slots |= {change.slot for change in current.changes}
-        yield {"event": "plan", "plan": plan_json(current)}
-        deadline = reconciler.clock.now() + request.timeout
-        while not (news.empty() and watch.is_over()) and (left := deadline - reconciler.clock.now()) > 0:
-            try:
-                item = await asyncio.wait_for(news.get(), left)
-            except TimeoutError:
-                break
-            if (event := watch.note(item)) is not None:
-                yield event
-        yield watch.recap()
+        async for event in watched(reconciler, request, request.leave, news):
+            yield event
+
+
+async def watched(
+    reconciler: Reconciler, request: ApplyRequest, leave: Leave, news: asyncio.Queue[News]
+) -> AsyncIterator[Json]:
+    """Make a pass and yield what comes of it: the plan, then steps and states from ``news``, and at last a recap."""
+    watch = _Watch(reconciler, request)
+    current = await reconciler.run(frozenset({MANIFESTS}), leave)
+    watch.slots |= {change.slot for change in current.changes}
+    yield {"event": "plan", "plan": plan_json(current)}
+    deadline = reconciler.clock.now() + request.timeout
+    while not (news.empty() and watch.is_over()) and (left := deadline - reconciler.clock.now()) > 0:
+        try:
+            item = await asyncio.wait_for(news.get(), left)
+        except TimeoutError:
+            break
+        if (event := watch.note(item)) is not None:
+            yield event
+    yield watch.recap()
 
 
 @dataclass
@@ -147,7 +155,8 @@ class _Watch:
 
     def is_over(self) -> bool:
         """Return whether every slot is settled or failed."""
-        if self.reconciler.is_busy:
+        limit = self.request.limit
+        if self.reconciler.is_busy if limit is None else any(map(self.reconciler.is_busy_with, limit)):
             return False
         return all(slot.is_settled or self._failure(slot) for slot in self._statuses())
 
@@ -181,7 +190,9 @@ class _Watch:
         return self.request.limit is None or name in self.request.limit
 
     def _failure(self, slot: SlotStatus) -> str:
-        return slot.failure or ("" if slot.is_ready else self.failed.get(slot.name, ""))
+        if slot.failure or slot.is_ready or slot.is_kept_down:
+            return slot.failure
+        return self.failed.get(slot.name, "")
 
     def _count(self, item: StepNews) -> None:
         if item.outcome is Outcome.OK:

@@ -67,7 +67,8 @@ class Publisher:
             signs = Signs(
                 change=changes.get(name),
                 fresh=world.observed.fresh is None or name in world.observed.fresh,
-                wanted=world.verdicts.get(name, _NOT_DECLARED).up,
+                verdict=world.verdicts.get(name, _NOT_DECLARED),
+                overrides=tuple(found for found in current.overrides if found.override.slot == name),
                 pulling=self.pulls.is_waiting(name),
                 attempt=world.attempts.get(name),
                 demand=world.demand.get(name),

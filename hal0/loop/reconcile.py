@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 from hal0.core.backoff import Attempt, settled, tried
 from hal0.core.batches import batches
 from hal0.core.conditions import ConditionType
-from hal0.core.observed import Observed
+from hal0.core.facts import Known
+from hal0.core.observed import Observed, ProbeResult
+from hal0.core.override import Override, expired, spent
 from hal0.core.plan import plan
 from hal0.core.reasons import is_as_declared
-from hal0.core.schema import RunPolicy
 from hal0.core.spec import Desired
 from hal0.core.status import Snapshot
 from hal0.core.steps import Action, Change, Plan, StepKind, faults
@@ -31,6 +32,7 @@ from hal0.loop.act import Actor, Halt
 from hal0.loop.counts import Counts
 from hal0.loop.demand import Demands
 from hal0.loop.desire import Source
+from hal0.loop.hand import asked, lapse
 from hal0.loop.history import Asked, History
 from hal0.loop.lastwords import LastWords
 from hal0.loop.lessons import Lessons
@@ -109,11 +111,13 @@ class Reconciler:
             return await self._survey(frozenset({MANIFESTS}), leave or self.leave)
 
     async def _survey(self, keys: frozenset[str], leave: Leave) -> Plan:
-        if MANIFESTS in keys or not self.snapshot.is_ready:
+        lapsed = self._lapse()
+        if lapsed or MANIFESTS in keys or not self.snapshot.is_ready:
             await self._load()
         if leave.asked:
             self.history.begin(leave.asked, self.desired)
         observed = await self._observe(keys)
+        self._drop(spent(self.store.overrides.rows, self.desired, self.store.specs, observed))
         world = self.world(observed)
         current = plan(world, prune_all=leave.prune_all)
         self._publish(world, current)
@@ -128,6 +132,19 @@ class Reconciler:
             self.desired = desired
         self.history.archive(desired, self.source.texts)
 
+    def _lapse(self) -> bool:
+        """Forget and tell of the overrides that have had their time, and return whether there were any."""
+        over = expired(self.store.overrides.rows, self.clock.wall())
+        if over:
+            self._drop(over)
+            self.store.ledger.add_acts([lapse(override, self.clock.wall()) for override in over])
+        return bool(over)
+
+    def _drop(self, over: tuple[Override, ...]) -> None:
+        for override in over:
+            _log.info("slot %s: override %s %s %s is over", *override.key, override.value, override.by)
+        self.store.overrides.change(drop=[override.key for override in over])
+
     @property
     def is_busy(self) -> bool:
         """Whether a batch is under way, or its slots have not been looked at since."""
@@ -138,6 +155,10 @@ class Reconciler:
         """Hold passes up while files change that belong together: none of them may see the half."""
         async with self._passes:
             yield
+
+    def is_busy_with(self, slot: str) -> bool:
+        """Return whether a batch works on a slot, or did since it was looked at."""
+        return slot in self._busy | self._unseen
 
     async def settle(self) -> None:
         """Wait until no batch is under way."""
@@ -153,6 +174,7 @@ class Reconciler:
             started=self.store.started,
             attempts=self.attempts,
             demand=self.demands.all,
+            overrides=self.store.overrides.rows,
             now=self.clock.now(),
             deletions=self.store.deletions,
         )
@@ -180,14 +202,16 @@ class Reconciler:
     def _remember(self, observed: Observed) -> None:
         """Record what is found in place as declared: after a crash between a write and its record, or a lost store."""
         for name, slot in self.desired.slots.items():
-            if name in self._busy or not is_as_declared(slot, observed.slot(name)):
+            seen = observed.slot(name)
+            if name in self._busy or not is_as_declared(slot, seen):
                 continue
             if self.store.specs.get(name) != slot.spec:
                 self.store.remember(slot.spec)
-            if is_active(observed.slot(name)):
+            if is_active(seen):
                 self.store.note_start(name)
-                if slot.spec.run is RunPolicy.ON_DEMAND:
-                    self.demands.found_up(name)
+                before = self.snapshot.slots.get(name)
+                was_up = before is not None and before.state.is_dispatchable
+                self.demands.found_up(name, anew=not was_up and seen.probe == Known(ProbeResult.UP))
 
     def _begin(self, current: Plan) -> None:
         changes = tuple(change for change in current.changes if change.steps and not self._is_held_up(change))
@@ -231,13 +255,14 @@ class Reconciler:
         self.store.ledger.add_acts(acts)
 
     def _act(self, change: Change, why: str) -> Act:
-        rule = rule_of(change)
+        aspects, who = asked(self.store, change.slot)
+        rule = rule_of(change, aspects)
         return Act(
             *(change.slot, change.action.value, change.is_drift, why, self.clock.wall()),
             rule=rule.value,
             revision=self.desired.revision,
             request=self.requests.waker(change.slot) if rule is Rule.DEMAND else "",
-            by=self.history.by if rule is Rule.MANIFESTS else "",
+            by={Rule.MANIFESTS: self.history.by, Rule.HAND: who}.get(rule, ""),
         )
 
     async def _batch(self, batch: Plan) -> None:

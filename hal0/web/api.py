@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
-
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from hal0.core.explain import endpoint_of, explain
-from hal0.core.wire import Json, plan_json
+from hal0.core.wire import plan_json
 from hal0.dispatch.dispatcher import Dispatcher
-from hal0.errors import Conflict, Hal0Error, UsageError
+from hal0.errors import Conflict, UsageError
 from hal0.loop import operations
 from hal0.loop.history import history_json
 from hal0.loop.operations import ApplyRequest
 from hal0.loop.reconcile import Leave
 from hal0.loop.rollback import RollbackRequest, rollback
 from hal0.loop.why import why
-from hal0.web.answers import error_response
+from hal0.web.acts import SlotActs
 from hal0.web.bodies import parsed
+from hal0.web.local import is_local, local_only, streamed
 
 _MOST_LINES = 10_000
 _LONGEST_NUMBER = 9
-IS_LOCAL = web.AppKey("is_local", bool)
-"""Whether an application stands behind the unix socket."""
 
 
 class Api:
@@ -49,6 +45,7 @@ class Api:
             web.get("/api/upstreams", self.upstreams),
             web.post("/api/apply", self.apply),
             web.post("/api/rollback", self.rollback),
+            *SlotActs(self._reconciler).routes(),
         ]
 
     async def health(self, _: web.Request) -> web.Response:
@@ -123,14 +120,14 @@ class Api:
             return local_only()
         asked = parsed(_Apply, await request.read())
         self._check_root(asked.root)
-        return await _streamed(request, operations.apply(self._reconciler, asked.request))
+        return await streamed(request, operations.apply(self._reconciler, asked.request))
 
     async def rollback(self, request: web.Request) -> web.StreamResponse:
         """Bring earlier manifests back, apply them, and stream what happens. Unix socket only."""
         if not is_local(request):
             return local_only()
         asked = parsed(_Rollback, await request.read())
-        return await _streamed(request, rollback(self._reconciler, asked.request))
+        return await streamed(request, rollback(self._reconciler, asked.request))
 
     def _check_root(self, root: str | None) -> None:
         served = str(self._reconciler.source.root.path)
@@ -172,35 +169,8 @@ class _Rollback(_Asked):
         return RollbackRequest(self.rev, self.force, self.prune_all, self.timeout, self.who)
 
 
-async def _streamed(request: web.Request, events: AsyncIterator[Json]) -> web.StreamResponse:
-    """Answer with events as they come, a JSON object a line; an error is the last of them."""
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
-    try:
-        async for event in events:
-            await _write_line(response, event)
-    except Hal0Error as error:
-        failure = {"event": "error", "message": str(error), "hint": error.hint, "exit_code": error.exit_code}
-        await _write_line(response, failure)
-    return response
-
-
 def _whole_number(request: web.Request, name: str, default: int) -> int:
     text = request.query.get(name, str(default))
     if not text.isdecimal() or len(text) > _LONGEST_NUMBER:
         raise UsageError(f"{name}={text!r} is no whole number")
     return int(text)
-
-
-async def _write_line(response: web.StreamResponse, event: Json) -> None:
-    await response.write(json.dumps(event).encode() + b"\n")
-
-
-def is_local(request: web.Request) -> bool:
-    """Return whether a request came through the unix socket, which only its owner can open."""
-    return request.app[IS_LOCAL]
-
-
-def local_only() -> web.Response:
-    """Return the answer to whoever asks over TCP."""
-    return error_response(403, "auth.local_only", "this is taken on hal0's unix socket only: use the hal0 command")

@@ -22,8 +22,9 @@ from hal0.errors import Conflict, Hal0Error, HostUnreachable, NotFound, UsageErr
 from hal0.host.sockets import short_path
 from hal0.loop.reconcile import Reconciler
 from hal0.web.answers import error_response
-from hal0.web.api import IS_LOCAL, Api
+from hal0.web.api import Api
 from hal0.web.authoring import Authoring
+from hal0.web.local import IS_LOCAL
 from hal0.web.metrics import Metrics
 
 _log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from aiohttp import web
 
 from hal0.loop import authoring
 from hal0.loop.reconcile import Reconciler
-from hal0.web.api import is_local, local_only
 from hal0.web.bodies import NewSlot, Signed, SlotKeys, parsed
+from hal0.web.local import is_local, local_only
 
 
 class Authoring:

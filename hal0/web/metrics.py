@@ -44,6 +44,7 @@ class Metrics(Collector):
         yield from _requests(self._reconciler)
         yield _upstreams(self._dispatcher.upstreams, snapshot)
         yield _drift(snapshot)
+        yield _overrides(snapshot)
         yield _restarts(self._reconciler.counts, snapshot)
         yield from _passes(self._reconciler.counts)
         yield _applied(self._reconciler.store.applied)
@@ -91,6 +92,13 @@ def _drift(snapshot: Snapshot) -> Metric:
         for kind in sorted({reason.field for reason in change.reasons if reason.drift}):
             drift.add_metric([change.slot, kind], 1)
     return drift
+
+
+def _overrides(snapshot: Snapshot) -> Metric:
+    overrides = GaugeMetricFamily("hal0_overrides", "What people asked of a slot by hand", labels=["slot", "aspect"])
+    for found in snapshot.plan.overrides:
+        overrides.add_metric([found.override.slot, found.override.aspect.value], 1)
+    return overrides
 
 
 def _restarts(counts: Counts, snapshot: Snapshot) -> Metric:

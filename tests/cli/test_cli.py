@@ -40,6 +40,14 @@ def test_a_command_that_cant_be_taken_is_1(place: Place, words: tuple[str, ...])
     assert "Traceback" not in done.stderr
 
 
+def test_a_slot_of_the_process_runtime_is_loaded_by_a_daemon_only(place: Place) -> None:
+    place.put_slots("chat")
+    done = place.hal0("slot", "load", "chat", "--runtime", "process")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the process runtime lives inside the daemon" in done.stderr
+    assert not (place.folder / "state" / "hal0.db").exists()
+
+
 # Manifests.
 
 

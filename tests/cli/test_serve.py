@@ -215,3 +215,59 @@ def test_a_store_that_rotted_while_hal0_was_dead_costs_no_slot_its_engine(place:
         assert all(lives(pid) for pids in engines.values() for pid in pids)
     assert "the store was damaged" in place.log()
     assert "the store knows nothing of a, x: ports are read back from the host" in place.log()
+
+
+# Acts on a slot.
+
+
+def test_a_slot_is_loaded_and_unloaded_by_hand_and_goes_back_to_its_manifest(place: Place) -> None:
+    place.put_slots("chat", run="never")
+    with place.serving():
+        place.until((place.folder / "run" / "hal0.sock").exists)
+        place.until(lambda: place.states() == {"chat": "offline"})
+        loaded = place.hal0("slot", "load", "chat", "--for", "2h")
+        assert (loaded.returncode, loaded.stderr) == (0, "")
+        assert "  = chat  run: never -> up (by " in loaded.stdout
+        assert loaded.stdout.splitlines()[-1].startswith("chat : ok=")
+        assert place.states() == {"chat": "ready"}
+        assert "overridden by hand" in place.hal0("status").stdout
+        assert "overridden by hand" in place.hal0("slot", "show", "chat").stdout
+        plan = place.hal0("plan", "--detailed-exitcode")
+        assert (plan.returncode, "  = chat  run: never -> up" in plan.stdout) == (0, True)
+        assert place.hal0("slot", "reset", "chat").returncode == 0
+        assert place.states() == {"chat": "offline"}
+    assert place.running() == []
+
+
+def test_an_override_outlives_the_daemon(place: Place) -> None:
+    place.put_slots("chat")
+    with place.serving():
+        place.until_ready("chat")
+        assert place.hal0("slot", "unload", "chat", "--json").returncode == 0
+    with place.serving():
+        place.until((place.folder / "run" / "hal0.sock").exists)
+        place.until(lambda: place.states() == {"chat": "offline"})
+        (told,) = place.json("slot", "show", "chat")["overrides"]
+        assert (told["aspect"], told["value"], told["until"]) == ("run", "down", None)
+        assert place.hal0("slot", "load", "chat").returncode == 0
+        place.until_ready("chat")
+
+
+def test_what_is_asked_wrongly_of_a_slot_is_said_with_what_is_close(up: Place) -> None:
+    for words, said in [
+        (("load", "caht"), "there is no slot 'caht' did you mean 'chat'?"),
+        (("load", "chat", "--model", "n"), "there is no Model 'n'"),
+        (("load", "chat", "--for", "soon"), "--for: 'soon' is not a duration"),
+    ]:
+        done = up.hal0("slot", *words)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert said in done.stderr.replace("\nhint:", "")
+
+
+def test_a_slot_is_restarted_once(place: Place) -> None:
+    place.put_slots("chat")
+    with place.serving():
+        place.until_ready("chat")
+        assert place.hal0("slot", "restart", "chat").returncode == 0
+        place.until_ready("chat")
+        assert len(place.engines("chat")) == 2

@@ -13,7 +13,8 @@ from worlds import MODEL, desired
 from hal0.core import routes as module
 from hal0.core.endpoints import ENDPOINTS, Endpoint
 from hal0.core.routes import Decision, Listing, Routes, Rule, routes
-from hal0.core.schema import Device, RunPolicy, SlotType, UpstreamApi
+from hal0.core.schedule import Verdict
+from hal0.core.schema import Device, SlotType, UpstreamApi
 from hal0.core.spec import UpstreamSpec
 from hal0.core.state import SlotState
 from hal0.core.status import SlotStatus, Snapshot
@@ -21,15 +22,15 @@ from hal0.core.status import SlotStatus, Snapshot
 FOUND = desired(f"{MODEL}---\nkind: Slot\nname: chat\nmodel: m\n---\nkind: Upstream\nname: up\nbase_url: http://h/v1\n")
 SPEC, UPSTREAM = FOUND.slots["chat"].spec, FOUND.upstreams["up"]
 CHAT, MESSAGES, EMBEDDINGS = (ENDPOINTS[f"/v1/{path}"] for path in ("chat/completions", "messages", "embeddings"))
-NPU, EMBEDDING, NEVER = Device.NPU, SlotType.EMBEDDING, RunPolicy.NEVER
+NPU, EMBEDDING = Device.NPU, SlotType.EMBEDDING
 FAILED = Listing(error="it answered 500")
 
 Catalogue = Mapping[str, Listing]
 
 
-def slot(name: str, state: str = "ready", **changes: Any) -> SlotStatus:
-    spec = replace(SPEC, name=name, **changes)
-    return SlotStatus(name, SlotState(state), 0.0, (), spec, spec, name)
+def slot(name: str, state: str = "ready", *, barred: bool = False, **changes: Any) -> SlotStatus:
+    spec, verdict = replace(SPEC, name=name, **changes), Verdict(up=False, why="", barred=barred)
+    return SlotStatus(name, SlotState(state), 0.0, (), spec, spec, name, verdict=verdict)
 
 
 def replacing(found: SlotStatus, **changes: Any) -> SlotStatus:
@@ -133,9 +134,8 @@ def test_up_is_what_may_be_sent_to_and_all_else_is_bound(state: SlotState) -> No
         (("ready", {}), ("ready", {}), "a"),
         (("error", {}), ("idle", {}), "b"),
         (("error", {}), ("offline", {}), "a"),
-        (("offline", {"run": NEVER}), ("offline", {}), "b"),
-        (("offline", {"suspend": True}), ("offline", {}), "b"),
-        (("ready", {"run": NEVER}), ("offline", {}), "a"),
+        (("offline", {"barred": True}), ("offline", {}), "b"),
+        (("ready", {"barred": True}), ("offline", {}), "a"),
     ],
 )
 def test_of_two_slots_with_one_name_the_one_that_is_up_or_may_be_wins_then_the_first(
@@ -255,9 +255,8 @@ def test_a_name_that_nobody_has_goes_by_its_path_to_the_slot_of_that_type(
     assert leads_to(nowhere) == ("model.not_found" if model else "request.no_model",)
 
 
-@pytest.mark.parametrize("keys", [{"run": NEVER}, {"suspend": True}])
-def test_a_slot_that_may_not_run_is_not_chosen_unless_it_is_named_or_up(keys: dict[str, Any]) -> None:
-    down, up = (table(slot("e", state, type=EMBEDDING, **keys)) for state in ("offline", "ready"))
+def test_a_slot_that_may_not_run_is_not_chosen_unless_it_is_named_or_up() -> None:
+    down, up = (table(slot("e", state, type=EMBEDDING, barred=True)) for state in ("offline", "ready"))
     assert [leads_to(down.decide(model, EMBEDDINGS)) for model in ("y", None)] == [
         ("model.not_found",),
         ("request.no_model",),
@@ -288,7 +287,7 @@ def test_a_slots_name_in_another_case_is_that_slots(model: str) -> None:
 
 
 def test_a_request_without_a_model_goes_to_the_llm_and_is_an_error_without_one() -> None:
-    chat = slot("chat", "offline"), slot("b", "offline"), slot("a", "offline", run=NEVER), upstream("up")
+    chat = slot("chat", "offline"), slot("b", "offline"), slot("a", "offline", barred=True), upstream("up")
     assert leads_to(table(*chat).decide(None, CHAT)) == ("b",)
     assert leads_to(table(*chat, slot("z")).decide(None, CHAT)) == ("z",)
     assert leads_to(table(upstream("up")).decide(None, CHAT)) == ("request.no_model",)
@@ -333,7 +332,7 @@ def is_up(status: SlotStatus) -> bool:
 
 
 def may_run(status: SlotStatus) -> bool:
-    return is_up(status) or (status.spec.run is not RunPolicy.NEVER and not status.spec.suspend)
+    return is_up(status) or not status.verdict.barred
 
 
 def first(found: list[SlotStatus]) -> Answer:

@@ -14,6 +14,7 @@ MANIFESTS = MODEL + "".join(
     for name, run, idle in [("a", "always", 10), ("n", "never", 10), ("d", "on-demand", 10), ("e", "on-demand", 20)]
 )
 WANTED = desired(MANIFESTS)
+NEVER = Verdict(up=False, why="run: never", barred=True)
 NAMES = ["a", "n", "d", "e", "gone"]
 # Whole seconds: at a deadline itself, fractions may be rounded to either side.
 demand = st.builds(
@@ -34,8 +35,8 @@ def up(demand: dict[str, Demand], now: float) -> set[str]:
     ("name", "demand", "verdict"),
     [
         ("a", None, Verdict(up=True, why="run: always")),
-        ("n", None, Verdict(up=False, why="run: never")),
-        ("n", Demand(100.0, 3), Verdict(up=False, why="run: never")),
+        ("n", None, NEVER),
+        ("n", Demand(100.0, 3), NEVER),
         ("d", None, Verdict(up=False, why="on demand: no request wants it")),
         ("d", Demand(100.0), Verdict(up=True, why="on demand: used 0.0s ago")),
         ("d", Demand(91.0), Verdict(up=True, why="on demand: used 9.0s ago")),
@@ -47,7 +48,7 @@ def up(demand: dict[str, Demand], now: float) -> set[str]:
         ("d", Demand(60.0, keep=40.0), Verdict(up=False, why="on demand: no request wants it")),
         ("d", Demand(99.0, keep=1.0), Verdict(up=False, why="on demand: no request wants it")),
         ("d", Demand(100.0, keep=0.0), Verdict(up=False, why="on demand: no request wants it")),
-        ("n", Demand(100.0, 1, 1, keep=60.0), Verdict(up=False, why="run: never")),
+        ("n", Demand(100.0, 1, 1, keep=60.0), NEVER),
         ("a", Demand(0.0, keep=0.0), Verdict(up=True, why="run: always")),
     ],
 )

@@ -17,7 +17,7 @@ from hal0.core.conditions import Condition, ConditionType, Signs
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Activity, Observed, ProbeResult, Service, SlotObservation, unobserved
 from hal0.core.plan import plan
-from hal0.core.schedule import Demand, placement
+from hal0.core.schedule import ALWAYS, Demand, Verdict, placement
 from hal0.core.spec import Desired, DesiredSlot
 from hal0.core.state import EDGES, SlotState, way
 from hal0.core.status import LATE_PATIENCE, PROBE_PATIENCE, Failing, SlotStatus, Snapshot, status
@@ -28,6 +28,7 @@ ACCEPTED, SYNCED, RUNNING, READY, RECONCILING, STALLED = ConditionType
 UP, LOADING, FAILING, LATE = ProbeResult
 WANTED = desired(slots("chat"))
 CHAT = WANTED.slots["chat"]
+DOWN = Verdict(up=False, why="run: never", barred=True)
 TRIED = Attempt(CHAT.spec_hash, 1, 0.0, "no such device")
 
 
@@ -77,7 +78,7 @@ def planned(observation: SlotObservation, wanted: Desired = WANTED) -> Signs:
         (seen(Activity.INACTIVE), Signs(), SlotState.OFFLINE),
         (seen(Activity.INACTIVE), Signs(pulling=True), SlotState.PULLING),
         (seen(Activity.INACTIVE), Signs(attempt=TRIED), SlotState.ERROR),
-        (seen(Activity.INACTIVE), Signs(attempt=TRIED, wanted=False), SlotState.OFFLINE),
+        (seen(Activity.INACTIVE), Signs(attempt=TRIED, verdict=DOWN), SlotState.OFFLINE),
         (seen(Activity.INACTIVE), Signs(attempt=replace(TRIED, error="")), SlotState.OFFLINE),
         (seen(Activity.ACTIVATING), Signs(), SlotState.STARTING),
         (seen(Activity.RESTARTING), Signs(), SlotState.STARTING),
@@ -87,7 +88,8 @@ def planned(observation: SlotObservation, wanted: Desired = WANTED) -> Signs:
         (seen(Activity.ACTIVE, LATE), Signs(), SlotState.WARMING),
         (seen(Activity.ACTIVE, UP), Signs(), SlotState.READY),
         (seen(Activity.ACTIVE, UP), Signs(demand=Demand(0.0, 1)), SlotState.SERVING),
-        (seen(Activity.ACTIVE, UP), Signs(demand=Demand(0.0), now=1e9), SlotState.READY),
+        (seen(Activity.ACTIVE, UP), Signs(now=1e9), SlotState.READY),
+        (seen(Activity.ACTIVE, UP), Signs(demand=Demand(0.0), now=1e9), SlotState.IDLE),
         (seen(Activity.DEACTIVATING), Signs(), SlotState.UNLOADING),
         (seen(Activity.FAILED), Signs(), SlotState.ERROR),
         (seen(Activity.FAILED), Signs(pulling=True), SlotState.PULLING),
@@ -98,8 +100,9 @@ def test_the_state_follows_from_what_is_observed(observation: SlotObservation, s
     assert of(observation, signs).state is state
 
 
-def test_a_slot_on_demand_that_nobody_uses_is_idle_until_it_is_stopped() -> None:
-    slot = desired(slots("chat", run="on-demand", idle_timeout="60s")).slots["chat"]
+@pytest.mark.parametrize("run", ["always", "on-demand", "never"])
+def test_a_slot_that_nobody_uses_is_idle_whatever_its_run_policy(run: str) -> None:
+    slot = desired(slots("chat", run=run, idle_timeout="60s")).slots["chat"]
     up = seen(Activity.ACTIVE, UP)
     assert status(slot, up, Signs(demand=Demand(0.0), now=59.0), None).state is SlotState.READY
     assert status(slot, up, Signs(demand=Demand(0.0), now=60.0), None).state is SlotState.IDLE
@@ -430,7 +433,7 @@ def test_a_suspended_slot_is_left_as_it_is_and_settled() -> None:
 
 
 def test_a_slot_that_is_meant_to_be_down_is_settled() -> None:
-    found = of(seen(Activity.INACTIVE), Signs(wanted=False))
+    found = of(seen(Activity.INACTIVE), Signs(verdict=DOWN))
     assert condition(found, READY) == (False, "NotWanted")
     assert condition(found, RECONCILING) == (False, "Settled")
 
@@ -496,7 +499,7 @@ def passes(draw: st.DrawFn) -> list[tuple[SlotObservation, Signs]]:
         signs = Signs(
             change=change,
             fresh=draw(st.booleans()),
-            wanted=draw(st.booleans()),
+            verdict=draw(st.sampled_from([ALWAYS, DOWN])),
             pulling=draw(st.booleans()),
             attempt=draw(ATTEMPTS),
             demand=draw(DEMANDS),

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from hal0.core.override import Aspect
+from hal0.core.reasons import RESTART
 from hal0.core.steps import Action, Change, Reason
 from hal0.core.why import Rule, rule_of
 
@@ -29,3 +31,23 @@ def change(*reasons: Reason, before: str | None = "x", after: str | None = "x") 
 )
 def test_the_rule_behind_a_change(found: Change, rule: Rule) -> None:
     assert rule_of(found) is rule
+
+
+@pytest.mark.parametrize(
+    ("found", "aspect", "rule"),
+    [
+        (change(Reason("service", "stopped", "running (loaded by eve)")), Aspect.RUN, Rule.HAND),
+        (change(Reason("run", "active", "stopped (unloaded by eve)")), Aspect.RUN, Rule.HAND),
+        (change(Reason("service", "failed (exit-code)", "running (loaded by eve)")), Aspect.RUN, Rule.FAILURE),
+        (change(Reason("service", "stopped", "running (loaded by eve)", drift=True)), Aspect.RUN, Rule.DRIFT),
+        (change(Reason("run", "active", "stopped (on demand: no request wants it)")), Aspect.RUN, Rule.DEMAND),
+        (change(Reason("model", "m", "big"), before="y"), Aspect.MODEL, Rule.HAND),
+        (change(Reason("context_size", "1", "2"), before="y"), Aspect.MODEL, Rule.MANIFESTS),
+        (change(Reason("model", "m", "big"), before="y"), Aspect.RUN, Rule.MANIFESTS),
+        (change(Reason(RESTART, "", "asked for by eve")), Aspect.RESTART, Rule.HAND),
+    ],
+)
+def test_what_was_asked_for_by_hand_is_told_from_what_else_happens_to_the_slot(
+    found: Change, aspect: Aspect, rule: Rule
+) -> None:
+    assert rule_of(found, {aspect}) is rule

@@ -10,6 +10,7 @@ import pytest
 from scenes import MODEL, Scene, slot, slots
 
 from hal0.core.edit import EditRefused, Scalar
+from hal0.core.override import Aspect, Override
 from hal0.core.state import SlotState
 from hal0.errors import Conflict, NotFound, UsageError
 from hal0.host.manifests import ManifestRoot
@@ -320,3 +321,16 @@ async def test_nothing_is_committed_unless_the_host_says_so(scene: Scene, reposi
     persisted = await authoring.persist(scene.reconciler, "chat", {"port": 8090}, who="eve")
     assert (persisted.file, persisted.commit, persisted.warning) == (str(repository / "chat.yaml"), "", "")
     assert git(repository, "log", "--format=%s") == "first"
+
+
+async def test_an_edit_leaves_the_model_that_was_asked_for_by_hand(scene: Scene, root: Path) -> None:
+    (scene.folder / "models" / "big.gguf").touch()
+    big = {"big.yaml": "kind: Model\nname: big\npath: big.gguf\n"}
+    await put(scene, root, MODEL, big, slot("chat"))
+    scene.store.overrides.change([Override("chat", Aspect.MODEL, "big", "eve", 0.0)])
+    await put(scene, root)
+    await scene.until(lambda: scene.slot("chat").is_settled)
+    found = await done(scene, authoring.edit(scene.reconciler, "chat", {"idle_timeout": "7s"}, who="eve"))
+    assert found["effect"]["when"] == "now"
+    assert found["effect"]["message"] == "at once: nothing of its engine changes"
+    assert scene.slot("chat").spec.model == "big"

@@ -67,7 +67,7 @@ async def test_an_engine_that_is_starved_is_left_alone_for_hours(scene: Scene) -
     scene.look("chat")
     await scene.pass_(4 * 3600)
     assert calls(scene) == []
-    assert scene.states() == {"chat": READY}
+    assert scene.states() == {"chat": SlotState.IDLE}
     assert 4 * 3600 / 13 < len(scene.completer.asked) < 4 * 3600 / 9
 
 

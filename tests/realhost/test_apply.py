@@ -136,6 +136,25 @@ def test_a_unit_that_is_not_hal0s_is_refused(host: Host) -> None:
     host.shell.run("rm", "-r", path.rpartition("/")[0])
 
 
+def test_a_slot_is_loaded_restarted_and_unloaded_by_hand(host: Host) -> None:
+    host.manifest("hand.toml", slot_manifest("hand", run="never"))
+    host.hal0("apply")
+    loaded = host.hal0("slot", "load", "hand", "--for", "2h")
+    assert "  = hand  run: never -> up (by root until " in loaded.stdout
+    assert "hand : ok=3    changed=2" in loaded.stdout
+    first = host.container("hand")
+    assert first
+    assert "Plan: 0 to create, 0 to change, 0 to delete." in host.hal0("apply", "--limit", "hand").stdout
+    host.hal0("slot", "restart", "hand")
+    assert host.container("hand") not in {"", first}
+    host.hal0("slot", "unload", "hand")
+    assert host.container("hand") == ""
+    host.hal0("slot", "load", "hand", "--for", "1s", "--no-wait")
+    assert "hand : ok=2    changed=1" in host.hal0("apply", "--limit", "hand").stdout
+    host.remove_manifest("hand.toml")
+    host.hal0("apply")
+
+
 def test_two_applies_at_once_act_one_after_the_other(host: Host) -> None:
     host.manifest("chat.toml", slot_manifest("chat", args=["--temp", "0.5"]))
     both = host.shell.run("sh", "-c", f"{HAL0} apply & {HAL0} apply & wait", timeout=120)

@@ -77,6 +77,8 @@ async def test_who_has_none_is_told_so_and_nothing_is_done(
     scene: Scene, engine: Engine, keys: Path, headers: dict[str, str]
 ) -> None:
     async with guarded(scene, engine, keys) as client:
+        before = scene.reconciler.demands.all
+        scene.clock.forward(1)
         for _ in range(2):
             async with client.post(CHAT, json=ASK, headers=headers) as answer:
                 assert (answer.status, answer.headers["x-should-retry"]) == (401, "false")
@@ -85,7 +87,7 @@ async def test_who_has_none_is_told_so_and_nothing_is_done(
     assert error_of(told) == ("authentication_error", "auth.invalid_key")
     assert "sk-kitchen" not in told["error"]["message"]
     assert engine.asked == []
-    assert scene.reconciler.demands.all == {}
+    assert scene.reconciler.demands.all == before
 
 
 async def test_a_connection_that_was_let_in_is_asked_again_with_each_request(

@@ -15,6 +15,7 @@ from hal0.errors import StepFailed
 
 METRICS = {
     *("hal0_slot_up", "hal0_slot_state", "hal0_slot_memory_bytes", "hal0_slot_load_seconds", "hal0_drift"),
+    "hal0_overrides",
     *("hal0_config_info", "hal0_observe_age_seconds", "hal0_upstream_up"),
     *("hal0_requests", "hal0_requests_in_flight", "hal0_requests_queued"),
     *("hal0_request_duration_seconds", "hal0_request_queue_seconds", "hal0_time_to_first_token_seconds"),
@@ -135,7 +136,7 @@ async def test_every_restart_is_counted_by_its_reason(scene: Scene) -> None:
     async with served(scene) as (client, _):
         await scene.settle()
         found = await scraped(client)
-        assert len(found["hal0_slot_restarts_total"]) == 5 * 4
+        assert len(found["hal0_slot_restarts_total"]) == 5 * 5
         assert restarts(found) == {}
         scene.host.restart("crash")
         scene.host.die("failed")
