@@ -255,7 +255,7 @@ def test_since_is_when_the_state_began_not_when_it_was_last_seen() -> None:
 @pytest.mark.parametrize(("activity", "reason"), [(Activity.INACTIVE, "Progressing"), (Activity.FAILED, "CrashLoop")])
 def test_a_slot_that_got_ready_is_a_crash_loop_only_where_it_failed_again(activity: Activity, reason: str) -> None:
     attempt = Attempt(CHAT.spec_hash, 6, 0.0, failed=True, settled=True)
-    found = of(seen(activity), Signs(attempt=attempt, wanted=False))
+    found = of(seen(activity), Signs(attempt=attempt, verdict=DOWN))
     assert found.condition(STALLED).reason == reason
 
 
