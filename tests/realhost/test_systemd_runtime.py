@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hal0.core.facts import Known, Unknown
-from hal0.core.observed import Activity, Service, SlotObservation
+from hal0.core.observed import Activity, Instance, Service, SlotObservation
 from hal0.errors import StepFailed
 from hal0.host.scope import Scope
 from hal0.host.systemd_runtime import SystemdRuntime
@@ -151,7 +151,8 @@ async def lifecycle(runtime: SystemdRuntime, image: str) -> None:
     assert len(service.invocation) == 32
     assert isinstance(seen.instance, Known), seen
     assert seen.instance.value is not None, seen
-    assert dataclasses.astuple(seen.instance.value)[1:] == (True, "life", "abc", absent.image.value, service.argv)
+    found = seen.instance.value
+    assert found == Instance(found.id, True, "life", "abc", absent.image.value, service.argv)  # and no limits
     await logged(runtime, "life", "serving")
     assert set(await runtime.observe({})) >= {"life"}
     await runtime.stop("life")
