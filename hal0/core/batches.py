@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from hal0.core.steps import Change, Plan, StepKind
+from hal0.core.steps import Plan, StepKind
 
 
 def batches(plan: Plan, ports: Mapping[str, frozenset[int]]) -> Iterator[Plan]:
@@ -14,7 +14,7 @@ def batches(plan: Plan, ports: Mapping[str, frozenset[int]]) -> Iterator[Plan]:
     it stops all of them before it starts the first.
     """
     left = frozenset(change.slot for change in plan.changes)
-    for slot in (change.slot for change in plan.changes if _drains(change)):
+    for slot in (change.slot for change in plan.changes if change.has(StepKind.DRAIN)):
         if slot in left:
             part = _tied(slot, left, ports)
             left -= part
@@ -31,7 +31,3 @@ def _tied(slot: str, among: frozenset[str], ports: Mapping[str, frozenset[int]])
         held = frozenset[int]().union(*(ports[name] for name in tied))
         more = frozenset(name for name in among if ports[name] & held)
     return tied
-
-
-def _drains(change: Change) -> bool:
-    return any(step.kind is StepKind.DRAIN for step in change.steps)

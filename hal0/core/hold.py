@@ -29,7 +29,7 @@ def held_back(world: World, slot: DesiredSlot, change: Change) -> Change:
 def backed_off(world: World, change: Change, spec_hash: str = "") -> Change:
     """Return the change, or why it waits where its last try is too fresh."""
     attempt = world.attempts.get(change.slot)
-    starts = any(step.kind is StepKind.START for step in change.steps) or change.action is Action.DELETE
+    starts = change.has(StepKind.START) or change.action is Action.DELETE
     held = attempt is not None and holds(attempt, spec_hash, failed=change.is_fault)
     if starts and attempt and held and world.now < not_before(change.slot, attempt):
         left = show_duration(not_before(change.slot, attempt) - world.now)

@@ -92,7 +92,11 @@ class Change:
     @property
     def stops(self) -> bool:
         """Whether the slot's engine goes down on the way."""
-        return any(step.kind is StepKind.STOP for step in self.steps)
+        return self.has(StepKind.STOP)
+
+    def has(self, kind: StepKind) -> bool:
+        """Return whether one of its steps is of a kind."""
+        return any(step.kind is kind for step in self.steps)
 
     def diff(self) -> str:
         """Return the unified diff of the definition file; empty where it stays."""

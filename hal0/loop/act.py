@@ -120,6 +120,4 @@ class _Batch:
 
 def _reloading(plan: Plan) -> frozenset[str]:
     """Return the slots that a reload is for."""
-    return frozenset(
-        change.slot for change in plan.changes if any(step.kind is StepKind.RELOAD for step in change.steps)
-    )
+    return frozenset(change.slot for change in plan.changes if change.has(StepKind.RELOAD))

@@ -284,7 +284,7 @@ class Reconciler:
             slot, halt = desired.slots.get(change.slot), halted.get(change.slot)
             if change.action is Action.DELETE and not halt:
                 self.attempts.pop(change.slot, None)
-            if (halt and halt.waits) or not (halt or _starts(change)):
+            if (halt and halt.waits) or not (halt or change.has(StepKind.START)):
                 continue
             error, spec_hash = halt.message if halt else "", slot.spec_hash if slot else ""
             before = self.attempts.get(change.slot)
@@ -293,7 +293,7 @@ class Reconciler:
     def _count_done(self, batch: Plan, halted: Mapping[str, Halt], started: frozenset[str]) -> None:
         """Count who of ``started`` was started again, and note when all of a batch was carried out."""
         for change in batch.changes:
-            if change.slot in started and change.slot not in halted and _starts(change):
+            if change.slot in started and change.slot not in halted and change.has(StepKind.START):
                 self.counts.restarted(change)
         if not halted:
             self.store.note_apply(self.clock.wall())
@@ -318,10 +318,6 @@ class Reconciler:
         before = self.attempts.pop(name, None)
         if before and (after := settled(before, self.clock.now())):
             self.attempts[name] = after
-
-
-def _starts(change: Change) -> bool:
-    return any(step.kind is StepKind.START for step in change.steps)
 
 
 def _pulled_image(change: Change) -> str:
