@@ -96,7 +96,7 @@ async def delete(reconciler: Reconciler, name: str, *, who: str) -> Json:
     persisted = await _write(reconciler, draft) if draft else Persisted("")
     if name in reconciler.store.specs:
         reconciler.store.note_deletion(name)
-    settled = await _carried_out(reconciler, lambda: name not in reconciler.store.specs)
+    settled = await _carried_out(reconciler, lambda: not reconciler.knows(name))
     return _result("delete", name, draft, persisted) | said | {"settled": settled}
 
 

@@ -156,6 +156,10 @@ class Reconciler:
         async with self._passes:
             yield
 
+    def knows(self, slot: str) -> bool:
+        """Return whether a slot has a definition, or the picture that clients are shown still has it."""
+        return slot in self.store.specs or slot in self.snapshot.slots
+
     def is_busy_with(self, slot: str) -> bool:
         """Return whether a batch works on a slot, or did since it was looked at."""
         return slot in self._busy | self._unseen

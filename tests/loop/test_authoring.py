@@ -207,6 +207,15 @@ async def test_a_deleted_slot_is_removed_however_few_there_are(scene: Scene, roo
     assert (scene.host.files, scene.store.specs, scene.store.deletions) == ({}, {}, frozenset())
 
 
+async def test_whoever_deleted_a_slot_is_not_shown_it_again(scene: Scene, root: Path) -> None:
+    async def deleted() -> set[str]:
+        await authoring.delete(scene.reconciler, "chat", who="eve")
+        return set(scene.reconciler.snapshot.slots)
+
+    await put(scene, root, slots("chat", "embed"))
+    assert await done(scene, deleted()) == {"embed"}
+
+
 async def test_the_other_manifests_of_its_file_stay(scene: Scene, root: Path) -> None:
     both = f"{slot('chat')['chat.yaml']}---\n{slot('embed')['embed.yaml']}"
     await put(scene, root, MODEL, {"all.yaml": both})

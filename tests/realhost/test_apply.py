@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -150,6 +151,7 @@ def test_a_slot_is_loaded_restarted_and_unloaded_by_hand(host: Host) -> None:
     host.hal0("slot", "unload", "hand")
     assert host.container("hand") == ""
     host.hal0("slot", "load", "hand", "--for", "1s", "--no-wait")
+    time.sleep(1.0)  # an override's expiry is by the clock on the wall
     assert "hand : ok=2    changed=1" in host.hal0("apply", "--limit", "hand").stdout
     host.remove_manifest("hand.toml")
     host.hal0("apply")
