@@ -177,7 +177,7 @@ def history(
     """List applies: who had which manifests taken up, what came of it, and how long it took."""
     from hal0.cli import history as command
 
-    options = Options(None, None, False, runtime, scope)
+    options = Options(runtime=runtime, scope=scope)
     raise typer.Exit(command.history(options, lines=lines, as_json=as_json))
 
 
@@ -206,7 +206,7 @@ def why(name: str, as_json: AsJson = False, runtime: Runtime = "auto", scope: Sc
     """Tell what happened to a slot last and why: rules, revisions, requests and people behind it."""
     from hal0.cli import why as command
 
-    raise typer.Exit(command.why(Options(None, None, False, runtime, scope), name, as_json=as_json))
+    raise typer.Exit(command.why(Options(runtime=runtime, scope=scope), name, as_json=as_json))
 
 
 @app.command()
@@ -222,7 +222,7 @@ def route(
     """Explain where a request would go, and why. Sends nothing."""
     from hal0.cli import look
 
-    raise typer.Exit(look.route(Options(None, None, False, runtime, scope), model, at, as_json=as_json))
+    raise typer.Exit(look.route(Options(runtime=runtime, scope=scope), model, at, as_json=as_json))
 
 
 @slot_app.command("create")
@@ -243,7 +243,7 @@ def slot_create(
     from hal0.cli import authoring
 
     keys = authoring.SlotOptions(model, hardware, port, context_size, provider, kind, run)
-    raise typer.Exit(authoring.create(Options(None, None, False, runtime, scope), name, keys, as_json=as_json))
+    raise typer.Exit(authoring.create(Options(runtime=runtime, scope=scope), name, keys, as_json=as_json))
 
 
 @slot_app.command("edit")
@@ -262,7 +262,7 @@ def slot_edit(
     from hal0.cli import authoring
 
     keys = authoring.SlotOptions(model, hardware, port, context_size, provider)
-    raise typer.Exit(authoring.edit(Options(None, None, False, runtime, scope), name, keys, as_json=as_json))
+    raise typer.Exit(authoring.edit(Options(runtime=runtime, scope=scope), name, keys, as_json=as_json))
 
 
 @slot_app.command("delete")
@@ -276,7 +276,7 @@ def slot_delete(
     """Stop and remove a slot, and take it out of its manifest. Asks first."""
     from hal0.cli import authoring
 
-    options = Options(None, None, False, runtime, scope)
+    options = Options(runtime=runtime, scope=scope)
     raise typer.Exit(authoring.delete(options, name, force=force, as_json=as_json))
 
 
@@ -285,7 +285,7 @@ def slot_list(as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeNa
     """List slots with state, model, device and port."""
     from hal0.cli import look
 
-    raise typer.Exit(look.slots(Options(None, None, False, runtime, scope), as_json=as_json))
+    raise typer.Exit(look.slots(Options(runtime=runtime, scope=scope), as_json=as_json))
 
 
 @slot_app.command("show")
@@ -293,7 +293,7 @@ def slot_show(name: str, as_json: AsJson = False, runtime: Runtime = "auto", sco
     """Show one slot: conditions, container, what was changed outside hal0, its last transitions."""
     from hal0.cli import look
 
-    raise typer.Exit(look.slot(Options(None, None, False, runtime, scope), name, as_json=as_json))
+    raise typer.Exit(look.slot(Options(runtime=runtime, scope=scope), name, as_json=as_json))
 
 
 @slot_app.command("logs")
@@ -308,7 +308,7 @@ def slot_logs(
     """Print what a slot's engine wrote."""
     from hal0.cli import look
 
-    options = Options(None, None, False, runtime, scope)
+    options = Options(runtime=runtime, scope=scope)
     raise typer.Exit(look.logs(options, name, lines=lines, follow=follow, as_json=as_json))
 
 
@@ -326,7 +326,7 @@ def slot_load(
     """Load a slot and wait until it is healthy. It stays up, whatever its run policy, until --for is over or reset."""
     from hal0.cli import acts
 
-    options = Options(None, None, False, runtime, scope)
+    options = Options(runtime=runtime, scope=scope)
     asked = acts.Asked("load", name, model or "", lasting, timeout, wait)
     raise typer.Exit(acts.act(options, asked, as_json=as_json))
 
@@ -344,54 +344,29 @@ def slot_unload(
     """Drain and stop a slot. It stays down, whatever its run policy and its requests, until --for is over or reset."""
     from hal0.cli import acts
 
-    options = Options(None, None, False, runtime, scope)
+    options = Options(runtime=runtime, scope=scope)
     asked = acts.Asked("unload", name, "", lasting, timeout, wait)
     raise typer.Exit(acts.act(options, asked, as_json=as_json))
 
 
-@slot_app.command("restart")
-def slot_restart(
-    name: str,
-    timeout: Timeout = 600.0,
-    wait: Wait = True,
-    as_json: AsJson = False,
-    runtime: Runtime = "auto",
-    scope: ScopeName = None,
-) -> None:
-    """Drain, stop and start a slot that runs, once."""
-    from hal0.cli import acts
+def _verb(verb: str, text: str) -> None:
+    """Add a command that asks a slot for something, and takes no more than how long to wait for it."""
 
-    options = Options(None, None, False, runtime, scope)
-    raise typer.Exit(acts.act(options, acts.Asked("restart", name, "", None, timeout, wait), as_json=as_json))
+    @slot_app.command(verb, help=text)
+    def command(
+        name: str,
+        timeout: Timeout = 600.0,
+        wait: Wait = True,
+        as_json: AsJson = False,
+        runtime: Runtime = "auto",
+        scope: ScopeName = None,
+    ) -> None:
+        from hal0.cli import acts
 
-
-@slot_app.command("reset")
-def slot_reset(
-    name: str,
-    timeout: Timeout = 600.0,
-    wait: Wait = True,
-    as_json: AsJson = False,
-    runtime: Runtime = "auto",
-    scope: ScopeName = None,
-) -> None:
-    """Take back what was asked of a slot by hand: its manifest holds again."""
-    from hal0.cli import acts
-
-    options = Options(None, None, False, runtime, scope)
-    raise typer.Exit(acts.act(options, acts.Asked("reset", name, "", None, timeout, wait), as_json=as_json))
+        asked = acts.Asked(verb, name, "", None, timeout, wait)
+        raise typer.Exit(acts.act(Options(runtime=runtime, scope=scope), asked, as_json=as_json))
 
 
-@slot_app.command("retry")
-def slot_retry(
-    name: str,
-    timeout: Timeout = 600.0,
-    wait: Wait = True,
-    as_json: AsJson = False,
-    runtime: Runtime = "auto",
-    scope: ScopeName = None,
-) -> None:
-    """Try a slot that failed at once, and begin its waits between tries anew."""
-    from hal0.cli import acts
-
-    options = Options(None, None, False, runtime, scope)
-    raise typer.Exit(acts.act(options, acts.Asked("retry", name, "", None, timeout, wait), as_json=as_json))
+_verb("restart", "Drain, stop and start a slot that runs, once.")
+_verb("reset", "Take back what was asked of a slot by hand: its manifest holds again.")
+_verb("retry", "Try a slot that failed at once, and begin its waits between tries anew.")

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 _CHANGED = 2
 _NOT_CONVERGED = 3
-_LOCK_PATIENCE = 10.0
-"""Seconds to wait for another hal0 that acts on this host."""
 
 
 def apply(options: Options, *, show_diff: bool, detailed: bool, as_json: bool, timeout: float) -> int:
@@ -123,17 +121,16 @@ def by_self(
     # Only here: with a daemon, the command must not pay for importing the loop.
     import asyncio
 
-    from hal0.cli.local import acting_settings, leave, looking
+    from hal0.cli.local import acting, acting_settings, leave, looking
     from hal0.loop import operations
-    from hal0.loop.daemon import running
 
-    found = acting_settings(options)
+    acting_settings(options)  # before the look: it would be for nothing
 
     async def run() -> None:
         if preview:
             async with looking(options) as reconciler:
                 await operations.preview(reconciler, leave(options))
-        async with running(found, leave=leave(options), patience=_LOCK_PATIENCE) as reconciler:
+        async with acting(options) as reconciler:
             async for event in act(reconciler):
                 view.show(event)
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
 from hal0.cli import client, show
-from hal0.cli.options import Options
+from hal0.cli.options import Options, who
 from hal0.errors import UsageError
 
 _NOT_SETTLED = 3
 _PATIENCE = 120.0
-_LOCK_PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,7 @@ class SlotOptions:
 
 def create(options: Options, name: str, keys: SlotOptions, *, as_json: bool) -> int:
     """Write a new slot's manifest, and return the exit code."""
-    body = {"name": name, **keys.given(), "who": _who()}
+    body = {"name": name, **keys.given(), "who": who()}
     return _told(options, "POST", "/api/slots", body, name, as_json=as_json)
 
 
@@ -50,14 +47,14 @@ def edit(options: Options, name: str, keys: SlotOptions, *, as_json: bool) -> in
             "nothing is to be changed",
             hint="give at least one of --model, --port, --ctx-size, --provider, --hardware",
         )
-    return _told(options, "PATCH", _path(name), {**keys.given(), "who": _who()}, name, as_json=as_json)
+    return _told(options, "PATCH", _path(name), {**keys.given(), "who": who()}, name, as_json=as_json)
 
 
 def delete(options: Options, name: str, *, force: bool, as_json: bool) -> int:
     """Remove a slot and its manifest, and return the exit code."""
     if not force and not _confirmed(name):
         raise UsageError(f"slot {name!r} stays: nothing was changed", hint="--force does not ask")
-    return _told(options, "DELETE", _path(name), {"who": _who()}, name, as_json=as_json)
+    return _told(options, "DELETE", _path(name), {"who": who()}, name, as_json=as_json)
 
 
 def _confirmed(name: str) -> bool:
@@ -80,17 +77,11 @@ def _told(options: Options, method: str, path: str, body: dict[str, Any], name: 
 
 
 async def _by_self(options: Options, method: str, body: Mapping[str, Any], name: str) -> dict[str, Any]:
-    from hal0.cli.local import settings
+    from hal0.cli.local import acting
     from hal0.loop import authoring
-    from hal0.loop.daemon import running
-    from hal0.loop.reconcile import Leave
 
-    found = settings(options.path, options.runtime, options.scope)
-    if found.runtime_name == "process":
-        hint = f"run `hal0 serve {found.root}`, then try again"
-        raise UsageError("the process runtime lives inside the daemon, and none is running", hint=hint)
     keys = {key: value for key, value in body.items() if key not in {"name", "who"}}
-    async with running(found, leave=Leave(frozenset({name})), patience=_LOCK_PATIENCE) as reconciler:
+    async with acting(replace(options, limit=[name])) as reconciler:
         if method == "POST":
             said = {key: value for key, value in keys.items() if value is not None}
             return await authoring.create(reconciler, name, said, who=body["who"])
@@ -101,13 +92,3 @@ async def _by_self(options: Options, method: str, body: Mapping[str, Any], name:
 
 def _path(name: str) -> str:
     return f"/api/slots/{quote(name, safe='')}"
-
-
-def _who() -> str:
-    """Return who is at the keyboard: behind sudo, who called it."""
-    if caller := os.environ.get("SUDO_USER"):
-        return caller
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())

@@ -21,6 +21,9 @@ from hal0.loop.history import history_json
 from hal0.loop.reconcile import Leave, Reconciler
 from hal0.loop.why import why as of_slot
 
+_LOCK_PATIENCE = 10.0
+"""Seconds to wait for another hal0 that acts on this host."""
+
 
 def settings(path: Path | None, runtime: str, scope: str | None) -> Settings:
     """Return the settings of a command; the root is the scope's own where none is named."""
@@ -38,6 +41,16 @@ def acting_settings(options: Options) -> Settings:
         hint = f"run `hal0 serve {found.root}`; it applies, and keeps it so"
         raise UsageError("the process runtime lives inside the daemon, and none is running", hint=hint)
     return found
+
+
+@asynccontextmanager
+async def acting(options: Options) -> AsyncIterator[Reconciler]:
+    """Open the host for acts in this process, once no other hal0 acts on it. Raises as ``acting_settings``."""
+    from hal0.loop.daemon import running  # only here: who looks needs none of it
+
+    found = acting_settings(options)
+    async with running(found, leave=leave(options), patience=_LOCK_PATIENCE) as reconciler:
+        yield reconciler
 
 
 def leave(options: Options) -> Leave:
