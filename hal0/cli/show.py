@@ -133,6 +133,10 @@ def status_text(picture: dict[str, Any]) -> Iterator[str]:
     revision = picture["revision"] or "not in git"
     yield f"manifests  {picture['root']}  generation {picture['generation']}  revision {revision}"
     yield f"runtime    {picture['runtime']}"
+    for pool in picture["pools"]:
+        used = "" if pool["used_bytes"] is None else f", {show_size(pool['used_bytes'])} used"
+        claimed = f"{show_size(pool['claimed_bytes'])} of {show_size(pool['total_bytes'])} claimed"
+        yield f"pool       {pool['name']}  {claimed}{used}"
     yield ""
     yield from slots_text(picture["slots"])
     if picture["plan"]["changes"] or picture["plan"]["overrides"]:
@@ -156,6 +160,9 @@ def slot_text(slot: dict[str, Any]) -> Iterator[str]:
     if instance:
         yield f"  {'container':<14} {instance['id'][:12]} {'running' if instance['running'] else 'stopped'}"
     yield f"  {'memory':<14} {show_size(slot['memory_bytes'])}"
+    if claim := slot["claim"]:
+        pool = f" of pool {slot['pool']}" if slot["pool"] else ""
+        yield f"  {'claim':<14} {show_size(claim['bytes'])} ({claim['source']}){pool}"
     yield "conditions"
     for item in slot["conditions"]:
         status = {True: "True", False: "False", None: "Unknown"}[item["status"]]

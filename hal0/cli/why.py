@@ -17,6 +17,7 @@ _CAUSES = {
     "manifests": "because the manifests changed",
     "drift": "because it was changed outside hal0",
     "failure": "because its service failed",
+    "room": "to make room for another slot",
     "demand": "by demand",
     "run": "by its run policy",
     "hand": "by hand",

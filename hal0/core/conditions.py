@@ -9,9 +9,10 @@ from hal0.core.backoff import Attempt
 from hal0.core.facts import Known, Unknown, known
 from hal0.core.observed import Activity, ProbeResult, SlotObservation
 from hal0.core.override import Aspect, Deviation
+from hal0.core.pools import Claim
 from hal0.core.proof import Proof
 from hal0.core.quantity import show_duration
-from hal0.core.schedule import ALWAYS, Demand, Verdict
+from hal0.core.schedule import ALWAYS, Demand, Standing, Verdict
 from hal0.core.spec import DesiredSlot, SlotSpec
 from hal0.core.state import SlotState
 from hal0.core.steps import Action, Change
@@ -44,7 +45,7 @@ class Signs:
 
     ``fresh``: it was looked at for this status. ``verdict``: whether it should be up now. ``overrides`` are the slot's.
     ``pulling``: its image is on the way. ``last_lines`` are the journal's. ``applied`` is the spec that was last
-    applied to the slot.
+    applied to the slot. ``claim`` is on ``pool``, which is empty where none is known.
     """
 
     change: Change | None = None
@@ -57,6 +58,8 @@ class Signs:
     last_lines: tuple[str, ...] = ()
     applied: SlotSpec | None = None
     now: float = 0.0
+    pool: str = ""
+    claim: Claim | None = None
 
     @property
     def wanted(self) -> bool:
@@ -140,6 +143,8 @@ def _ready(seen: SlotObservation, signs: Signs, state: SlotState) -> Condition:
         return Condition(kind, status=False, reason="Pulling", message="its image is being pulled")
     if state is SlotState.WARMING:
         return Condition(kind, status=False, reason="Loading", message="the engine is loading its model")
+    if word := _PLACES.get(signs.verdict.standing):
+        return Condition(kind, status=False, reason=word, message=signs.verdict.why)
     if not signs.wanted:
         by_hand = any(deviation.override.aspect is Aspect.RUN for deviation in signs.overrides)
         return Condition(kind, status=False, reason="NotWanted", message=signs.verdict.why if by_hand else "")
@@ -147,6 +152,15 @@ def _ready(seen: SlotObservation, signs: Signs, state: SlotState) -> Condition:
         return Condition(kind, status=False, reason="Wedged", message=_unanswered(wedged))
     word = "Error" if state is SlotState.ERROR else "NotRunning"
     return Condition(kind, status=False, reason=word, message=_tail(signs).removeprefix("; "))
+
+
+_PLACES = {
+    Standing.WAITS: "WaitingForRoom",
+    Standing.REFUSED: "Refused",
+    Standing.DRAINS: "Evicted",
+    Standing.EVICTED: "Evicted",
+}
+"""What the arbiter's word means for a slot that is not up."""
 
 
 def _reconciling(
@@ -157,9 +171,11 @@ def _reconciling(
         return Condition(kind, status=False, reason="Suspended")
     if stalled.status:
         return Condition(kind, status=False, reason=stalled.reason)
+    if signs.verdict.standing is Standing.WAITS and signs.change is not None:
+        return Condition(kind, status=True, reason="WaitingForRoom", message=signs.verdict.why)
     if signs.change is not None and not is_left_alone(signs.change):
         return Condition(kind, status=True, reason="ChangePending")
-    if signs.wanted and ready.status is not True and signs.change is None:
+    if signs.verdict.up and ready.status is not True and signs.change is None:
         return Condition(kind, status=True, reason=state.value.capitalize())
     return Condition(kind, status=False, reason="Settled")
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from hal0.core.masked import masked, masked_words
-from hal0.core.spec import Serving, SlotSpec
+from hal0.core.spec import Placing, Serving, SlotSpec
 from hal0.core.steps import Reason
 
 _NOT_TOLD = frozenset({"source", "model_path", "threads"})
@@ -25,8 +25,10 @@ def differences(before: SlotSpec, after: SlotSpec) -> Iterator[Reason]:
 
 def _keys(spec: SlotSpec) -> dict[str, Any]:
     """Return a spec by its keys as a manifest has them: without the level that groups some of them."""
-    flat = {field.name: getattr(spec, field.name) for field in fields(SlotSpec) if field.name != "serving"}
-    return flat | {field.name: getattr(spec.serving, field.name) for field in fields(Serving)}
+    groups = {"serving", "placing"}
+    flat = {field.name: getattr(spec, field.name) for field in fields(SlotSpec) if field.name not in groups}
+    flat |= {field.name: getattr(spec.serving, field.name) for field in fields(Serving)}
+    return flat | {field.name: getattr(spec.placing, field.name) for field in fields(Placing)}
 
 
 def _show(value: object) -> str:

@@ -146,6 +146,7 @@ Size = Annotated[
     Field(description="bytes, or a text like 512Mi, 8Gi"),
 ]
 Port = Annotated[int, Field(ge=1, le=LAST_PORT, strict=True)]
+Priority = Annotated[int, Field(ge=-100, le=100, strict=True)]
 Tokens = Annotated[int, Field(ge=1, strict=True)]
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Count = Annotated[int, Field(ge=0, strict=True)]

@@ -147,6 +147,16 @@ def fallback_errors(known: Index) -> Iterator[ManifestError]:
                 yield owner.error(f"nothing is called {name!r}", "fallback", position, hint=hint)
 
 
+def exclusion_errors(known: Index) -> Iterator[ManifestError]:
+    """Yield an error for each slot that another one excludes and that is not there, or is that one itself."""
+    for name, slot in known.slots.items():
+        for position, other in enumerate(slot.manifest.exclusive_with):
+            if other == name or other not in known.slots:
+                what = "a slot can't exclude itself" if other == name else f"no Slot {other!r}"
+                hint = did_you_mean(other, set(known.slots) - {name})
+                yield slot.error(what, "exclusive_with", position, hint=hint)
+
+
 def _slot_names(known: Index) -> Iterator[str]:
     """Yield every name that leads to a slot: its own, its aliases, and those of the model that it has."""
     held = set[str]()

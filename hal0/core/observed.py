@@ -98,7 +98,8 @@ class SlotObservation:
 
     ``image`` is the id of the local image that the slot's reference names now, ``model`` whether its file is there.
     ``proof`` is what a real request to the engine showed, where one was made: it may be of an earlier run.
-    ``gone_since`` is when the container was first missed under a service that is active, on the loop's clock.
+    ``gone_since`` is when the container was first missed under a service that is active, on the loop's clock. So are
+    ``active_since``, when the service was first seen to run, and ``up_since``, when its engine first answered well.
     """
 
     definition: Fact[Definition | None]
@@ -109,6 +110,8 @@ class SlotObservation:
     model: Fact[bool] = _NOT_LOOKED_UP
     gone_since: float | None = None
     proof: Fact[Proof] = _NOT_PROVED
+    active_since: float | None = None
+    up_since: float | None = None
 
     @property
     def mark(self) -> Mark | None:

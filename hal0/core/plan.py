@@ -5,11 +5,12 @@ What is unknown is never read as absent: a slot whose unit or definition can't b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 
+from hal0.core.arbiter import place
 from hal0.core.definition import stamp
 from hal0.core.facts import Known, Unknown, known
-from hal0.core.hold import held_back, waits
+from hal0.core.hold import held_back, waiting, waits
 from hal0.core.observed import Activity, SlotObservation
 from hal0.core.override import deviations
 from hal0.core.prune import pruned
@@ -24,7 +25,7 @@ from hal0.core.reasons import (
     restart_reasons,
     unknown_reason,
 )
-from hal0.core.schedule import Verdict
+from hal0.core.schedule import Standing, Verdict
 from hal0.core.spec import DesiredSlot
 from hal0.core.steps import Action, Change, Plan, Reason, Step, StepKind
 from hal0.core.world import World
@@ -37,15 +38,42 @@ _UNUSABLE = {
 
 def plan(world: World, *, prune_all: bool = False) -> Plan:
     """Return what to do now. ``prune_all`` allows to remove more than half of the slots."""
-    changes = (*_kept(world), *pruned(world, prune_all=prune_all))
+    wished = {name: change for name in world.desired.slots if (change := _wished(world, name, world.wants[name]))}
+    starts = frozenset(name for name, change in wished.items() if change.has(StepKind.START))
+    pulls = frozenset(name for name in starts if wished[name].has(StepKind.PULL))
+    placement = place(world, starts, pulls)
+    kept = (_placed(world, name, wished.get(name), placement.verdicts[name]) for name in world.desired.slots)
+    changes = (*(change for change in kept if change), *pruned(world, prune_all=prune_all))
     overrides = deviations(world.desired, world.overrides)
-    return Plan(changes, world.desired.generation, world.desired.revision, overrides)
+    return Plan(changes, world.desired.generation, world.desired.revision, overrides, placement)
 
 
-def _kept(world: World) -> Iterator[Change]:
-    for name, slot in world.desired.slots.items():
-        if not slot.spec.suspend and (change := _change(world, slot, world.observed.slot(name), world.verdicts[name])):
-            yield held_back(world, slot, change)
+def _wished(world: World, name: str, verdict: Verdict) -> Change | None:
+    """Return what one slot needs to follow a verdict, as far as its policy and backoff let it."""
+    slot = world.desired.slots[name]
+    change = None if slot.spec.suspend else _change(world, slot, world.observed.slot(name), verdict)
+    return change and held_back(world, slot, change)
+
+
+def _placed(world: World, name: str, wished: Change | None, verdict: Verdict) -> Change | None:
+    """Return what becomes of a slot's change by the arbiter's word."""
+    reason = Reason("placement", "", verdict.why)
+    match verdict.standing:
+        case Standing.REFUSED:
+            return Change(name, Action.REFUSE, (reason,))
+        case Standing.WAITS if wished:
+            return _without_start(wished, reason)
+        case Standing.DRAINS:
+            return waiting(wished or Change(name, Action.WAIT, ()), reason)
+    return wished if verdict.up is world.wants[name].up else _wished(world, name, verdict)
+
+
+def _without_start(change: Change, reason: Reason) -> Change:
+    """Return a change that defines a slot and waits with its start; one that runs is left as it is until then."""
+    if change.stops or not change.has(StepKind.WRITE):
+        return waiting(change, reason)
+    steps = tuple(step for step in change.steps if step.kind in {StepKind.WRITE, StepKind.RELOAD})
+    return replace(change, steps=steps, reasons=(*change.reasons, reason))
 
 
 def _change(world: World, slot: DesiredSlot, seen: SlotObservation, verdict: Verdict) -> Change | None:

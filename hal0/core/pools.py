@@ -9,8 +9,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
+from hal0.core.facts import Fact, Known
 from hal0.core.schema import Device
-from hal0.core.spec import SlotSpec
+from hal0.core.spec import HostSpec, SlotSpec
 
 RAM = "ram"
 """The pool of the host's own memory."""
@@ -46,6 +47,31 @@ class Claim:
     bytes: int | None
     source: ClaimSource
     how: str
+
+
+_RESERVE = {RAM: 0.10}
+_GPU_RESERVE = 0.05
+"""The shares of a pool that was probed which slots leave free."""
+
+
+def stated_pools(host: HostSpec) -> dict[str, Fact[Pool]]:
+    """Return the pools of the Host manifest: what slots may take of them. What others use of a pool is not asked."""
+    return {
+        name: Known(Pool(name, pool.size - pool.reserve, used=None, stated=True)) for name, pool in host.pools.items()
+    }
+
+
+def capacity(pool: Pool) -> int:
+    """Return the bytes that slots may claim of a pool together."""
+    return pool.total if pool.stated else int(pool.total * (1 - _RESERVE.get(pool.name, _GPU_RESERVE)))
+
+
+def is_shared_out(pool: Pool) -> bool:
+    """Return whether claims on a pool are held against each other. RAM that nobody stated is only asked what is free.
+
+    Its claims err high: files that are mapped count, and the system gives them back when it must.
+    """
+    return pool.stated or pool.name.startswith(GPU)
 
 
 def pool_of(spec: SlotSpec, pools: Collection[str]) -> str:

@@ -14,7 +14,7 @@ from hal0.core.breaker import BreakerPolicy
 from hal0.core.documents import ManifestError
 from hal0.core.endpoints import engine_paths
 from hal0.core.fields import parse_listen
-from hal0.core.index import Index, fallback_errors, index, prefix_of
+from hal0.core.index import Index, exclusion_errors, fallback_errors, index, prefix_of
 from hal0.core.launch import launch, qualified_image
 from hal0.core.render import Templates
 from hal0.core.schema import (
@@ -26,7 +26,7 @@ from hal0.core.schema import (
     SlotManifest,
     UpstreamManifest,
 )
-from hal0.core.spec import Desired, DesiredSlot, HostFacts, HostSpec, Serving, SlotSpec, UpstreamSpec
+from hal0.core.spec import Desired, DesiredSlot, HostFacts, HostSpec, Placing, PoolSpec, Serving, SlotSpec, UpstreamSpec
 from hal0.core.validate import Located, did_you_mean
 
 SEED_PROFILES: Mapping[Device, str] = {
@@ -62,7 +62,7 @@ def resolve(
     known = index(manifests, seeds)
     host = _host(known.host.manifest if known.host else None, facts)
     specs, problems = _specs(known, facts, host, models or {})
-    problems = [*errors, *known.problems, *problems, *fallback_errors(known)]
+    problems = [*errors, *known.problems, *problems, *fallback_errors(known), *exclusion_errors(known)]
     upstreams = _upstreams(known, problems)
     while True:
         blamed = {error.name for error in problems if error.kind == "Slot"}
@@ -97,6 +97,8 @@ def _host(manifest: HostManifest | None, facts: HostFacts) -> HostSpec:
         max_body=manifest.max_body,
         api_keys=manifest.api_keys.ref if manifest.api_keys else None,
         commit=manifest.commit,
+        pools={name: PoolSpec(pool.size, pool.reserve or 0) for name, pool in manifest.pools.items()},
+        share_gpu_with_images=manifest.share_gpu_with_images,
     )
 
 
@@ -222,6 +224,7 @@ def _spec(
         stop_timeout=profile.stop_timeout,
         source=slot.source,
         serving=_serving(own, profile),
+        placing=_placing(own),
     )
 
 
@@ -237,6 +240,16 @@ def _serving(own: SlotManifest, profile: ProfileManifest) -> Serving:
         set=own.set,
         paths=engine_paths(profile.engine, profile.paths),
         fallback=tuple(own.fallback),
+    )
+
+
+def _placing(own: SlotManifest) -> Placing:
+    return Placing(
+        priority=own.priority,
+        pinned=own.pinned,
+        exclusive_with=tuple(own.exclusive_with),
+        claim=own.claim,
+        pool=own.pool or "",
     )
 
 

@@ -1,9 +1,10 @@
-"""Which slots should be up now, and why. The one place that turns run policies and demand into a verdict."""
+"""Which slots should be up now, and why. Run policies and demand make a verdict; the arbiter has the last word."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from hal0.core.engines import is_stand_in
 from hal0.core.override import UP, Aspect, Override, of_aspect
@@ -18,7 +19,7 @@ class Demand:
 
     ``last_used`` is in seconds on the loop's clock; ``waiting`` requests wait for the slot, ``serving`` ones are at its
     engines, ``beside`` of those at its stand-in. ``keep`` is for how many seconds the last request wants it kept; None
-    is the slot's idle timeout.
+    is the slot's idle timeout. ``since`` is from when on there was always a request that waits; None where none does.
     """
 
     last_used: float
@@ -26,6 +27,7 @@ class Demand:
     waiting: int = 0
     keep: float | None = None
     beside: int = 0
+    since: float | None = None
 
     @property
     def in_flight(self) -> int:
@@ -41,19 +43,60 @@ class Demand:
         return self.last_used + (spec.idle_timeout if self.keep is None else self.keep)
 
 
+class Standing(StrEnum):
+    """What the arbiter makes of a slot."""
+
+    ADMITTED = "admitted"  # nothing against it
+    WAITS = "waits"  # it may start when others have gone, or have loaded
+    REFUSED = "refused"  # nobody who is in its way will go
+    DRAINS = "drains"  # it has to make room, when the requests at its engine are answered
+    EVICTED = "evicted"  # it has to make room, now
+
+
+class Ground(StrEnum):
+    """What slots compete for."""
+
+    MEMORY = "memory"
+    EXCLUSIVE = "exclusive"  # one of them excludes the other
+    IMAGE = "image"  # the GPU: images and other models are not served together
+    TURN = "turn"  # one slot of a pool loads at a time
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a slot should be up, and the rule that says so.
+    """Whether a slot should be up, and the rule that says so. ``ground`` is the arbiter's, unless it is admitted.
 
-    ``barred``: no request brings it up, so none waits for it.
+    ``barred``: no request brings it up, so none waits for it. ``beneficiary``: the slot that it makes room for.
     """
 
     up: bool
     why: str
     barred: bool = False
+    standing: Standing = Standing.ADMITTED
+    ground: Ground | None = None
+    beneficiary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """A memory pool as it is shared out, in bytes. ``claimed`` is by slots that hold it, ``used`` by whomever."""
+
+    name: str
+    total: int
+    claimed: int
+    used: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which slots may be up now. ``pools`` are those that are known."""
+
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    pools: Mapping[str, PoolView] = field(default_factory=dict)
 
 
 ALWAYS = Verdict(up=True, why="run: always")
+UNDECLARED = Verdict(up=False, why="no manifest declares it")
 
 
 def placement(

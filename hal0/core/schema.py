@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from hal0.core.fields import (
     LAST_PORT,
@@ -30,6 +30,7 @@ from hal0.core.fields import (
     Parameters,
     Port,
     Positive,
+    Priority,
     Size,
     Tokens,
     Variable,
@@ -148,6 +149,11 @@ class SlotManifest(Strict):
     )
     suspend: bool = Field(False, description="leave this slot exactly as it is")
     drift: DriftPolicy = Field(DriftPolicy.HEAL, description="what to do about changes made outside hal0")
+    priority: Priority = Field(0, description="where memory is short, a slot of a higher one takes the place of others")
+    pinned: bool = Field(False, description="never stopped to make room for another slot")
+    exclusive_with: list[Name] = Field(default_factory=list, description="slots that are never up together with it")
+    claim: Size | None = Field(None, description="memory that it takes of its pool; by default hal0 finds out")
+    pool: Name | None = Field(None, description="memory pool that it takes from; by default that of its device")
 
 
 class ModelManifest(Strict):
@@ -237,6 +243,28 @@ class UpstreamManifest(Strict):
     )
 
 
+class PoolManifest(Strict):
+    """How much memory slots may take of one pool."""
+
+    size: Size = Field(description="memory of the pool")
+    reserve: Size | None = Field(None, description="what of it slots leave free; by default nothing")
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> PoolManifest:
+        if self.reserve is not None and self.reserve >= self.size:
+            raise ValueError("reserve: leaves nothing of the pool for slots")
+        return self
+
+
+def _as_table(value: object) -> object:
+    return value if isinstance(value, dict | PoolManifest) else {"size": value}
+
+
+Pools: TypeAlias = dict[
+    Name, Annotated[PoolManifest, BeforeValidator(_as_table, json_schema_input_type=PoolManifest | str | int)]
+]
+
+
 class HostManifest(Strict):
     """The machine: at most one."""
 
@@ -256,6 +284,10 @@ class HostManifest(Strict):
     api_keys: SecretManifest | None = Field(
         None, description="keys that /v1 asks for on its TCP address, one a line; by default it asks for none"
     )
+    pools: Pools = Field(
+        default_factory=dict, description="memory that slots share out among them, by the name of its pool"
+    )
+    share_gpu_with_images: bool = Field(False, description="serve images and other models on one GPU at the same time")
 
     commit: bool = Field(False, description="commit the manifests that hal0 writes, where the root is in git")
 

@@ -50,6 +50,14 @@ class HostFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """A pool as the Host manifest states it: bytes, and those of them that slots leave free."""
+
+    size: int
+    reserve: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class HostSpec:
     """The Host manifest, resolved. ``resync`` is in seconds, ``ports`` is first and last, both included."""
 
@@ -62,6 +70,8 @@ class HostSpec:
     max_body: int = 64 * 2**20
     api_keys: SecretRef | None = None
     commit: bool = False
+    pools: Mapping[str, PoolSpec] = field(default_factory=dict)
+    share_gpu_with_images: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from hal0.core.engines import served_spec
 from hal0.core.facts import Known, Unknown, known
 from hal0.core.observed import Activity, Instance, ProbeResult, Service, SlotObservation
 from hal0.core.override import Deviation
-from hal0.core.schedule import ALWAYS, Verdict
+from hal0.core.pools import Claim
+from hal0.core.schedule import ALWAYS, PoolView, Verdict
 from hal0.core.spec import DesiredSlot, HostSpec, SlotSpec, UpstreamSpec
 from hal0.core.state import SlotState
 from hal0.core.steps import Plan
@@ -46,7 +47,7 @@ class SlotStatus:
     ``since`` is on the loop's clock, ``failing`` is None unless the last probe failed, ``run`` is the invocation last
     seen, and ``was_ready`` whether it has been ready. ``spec`` is what the manifests want; ``engine`` is the key of the
     engine that requests go to, and ``serves`` its spec. ``verdict`` says whether it should be up, ``overrides`` what a
-    person asked of it.
+    person asked of it. ``claim`` is what it takes of ``pool``, which is empty where none is known.
     """
 
     name: str
@@ -66,6 +67,8 @@ class SlotStatus:
     was_ready: bool = False
     verdict: Verdict = ALWAYS
     overrides: tuple[Deviation, ...] = ()
+    pool: str = ""
+    claim: Claim | None = None
 
     @property
     def may_answer(self) -> bool:
@@ -128,6 +131,7 @@ class Snapshot:
     models: Mapping[str, str] = field(default_factory=dict)
     upstreams: Mapping[str, UpstreamSpec] = field(default_factory=dict)
     host: HostSpec = field(default_factory=HostSpec)
+    pools: Mapping[str, PoolView] = field(default_factory=dict)
     generation: int = 0
     revision: str = ""
     runtime: str = ""
@@ -165,6 +169,8 @@ def status(slot: DesiredSlot, seen: SlotObservation, signs: Signs, before: SlotS
         was_ready=state.is_dispatchable or (before is not None and before.was_ready and before.run == run),
         verdict=signs.verdict,
         overrides=signs.overrides,
+        pool=signs.pool,
+        claim=signs.claim,
     )
 
 
@@ -207,7 +213,7 @@ def _state(
             return SlotState.PULLING if signs.pulling else SlotState.ERROR
     if signs.pulling:
         return SlotState.PULLING
-    failed = signs.wanted and signs.attempt is not None and bool(signs.attempt.error)
+    failed = signs.verdict.up and signs.attempt is not None and bool(signs.attempt.error)
     return SlotState.ERROR if failed else SlotState.OFFLINE
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 
 from hal0.core.override import Deviation
+from hal0.core.schedule import Placement
 
 
 class Action(StrEnum):
@@ -113,12 +114,16 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything to do now. An empty plan means that the host is what the manifests and ``overrides`` say."""
+    """Everything to do now. An empty plan means that the host is what the manifests and ``overrides`` say.
+
+    ``placement`` is what the arbiter made of the slots; the changes follow it.
+    """
 
     changes: tuple[Change, ...] = ()
     generation: int = 0
     revision: str = ""
     overrides: tuple[Deviation, ...] = ()
+    placement: Placement = field(default_factory=Placement)
 
     @property
     def steps(self) -> tuple[Step, ...]:

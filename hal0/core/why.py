@@ -8,10 +8,10 @@ from enum import StrEnum
 from hal0.core.backoff import Attempt, not_before
 from hal0.core.override import Aspect
 from hal0.core.reasons import RESTART
-from hal0.core.schedule import Verdict
+from hal0.core.schedule import Standing, Verdict
 from hal0.core.status import SlotStatus
 from hal0.core.steps import Change
-from hal0.core.wire import VERSION, Json, reason_json
+from hal0.core.wire import VERSION, Json, reason_json, verdict_json
 
 
 class Rule(StrEnum):
@@ -20,15 +20,16 @@ class Rule(StrEnum):
     MANIFESTS = "manifests"  # another definition is declared, or none
     DRIFT = "drift"  # it was changed outside hal0
     FAILURE = "failure"  # its service failed
+    ROOM = "room"  # another slot has its place: memory, or one excludes the other
     DEMAND = "demand"  # a request wants it, or none does any more
     RUN = "run"  # its run policy
     HAND = "hand"  # a person asked for it, or what was asked for is over
 
 
-def rule_of(change: Change, asked: Collection[Aspect] = ()) -> Rule:
+def rule_of(change: Change, verdict: Verdict, asked: Collection[Aspect] = ()) -> Rule:
     """Return what a change is for. Of several causes the one that people act on comes first.
 
-    ``asked`` is what of the slot is overridden by hand, or was until just now.
+    ``verdict`` is the slot's. ``asked`` is what of it is overridden by hand, or was until just now.
     """
     fields = {reason.field for reason in change.reasons}
     if change.is_drift:
@@ -37,6 +38,8 @@ def rule_of(change: Change, asked: Collection[Aspect] = ()) -> Rule:
         return Rule.HAND
     if change.before != change.after:
         return Rule.HAND if Aspect.MODEL in asked and Aspect.MODEL in fields else Rule.MANIFESTS
+    if verdict.standing is Standing.EVICTED:
+        return Rule.ROOM
     told = "; ".join(str(reason) for reason in change.reasons)
     if "on demand: " in told:
         return Rule.DEMAND
@@ -47,7 +50,6 @@ def rule_of(change: Change, asked: Collection[Aspect] = ()) -> Rule:
 
 def why_json(
     slot: SlotStatus,
-    verdict: Verdict,
     change: Change | None,
     attempt: Attempt | None,
     *,
@@ -65,7 +67,7 @@ def why_json(
         "state": slot.state.value,
         "since_seconds": round(now - slot.since, 1),
         "message": slot.message,
-        "verdict": {"up": verdict.up, "why": verdict.why},
+        "verdict": verdict_json(slot.verdict),
         "change": change and {"action": change.action.value, "reasons": [reason_json(each) for each in change.reasons]},
         "backoff": attempt and _backoff_json(slot.name, attempt, now),
         "acts": acts,

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 from hal0.core.documents import ManifestError
 from hal0.core.override import Deviation
+from hal0.core.schedule import PoolView, Verdict
 from hal0.core.spec import unit_name
 from hal0.core.status import SlotStatus, Snapshot
 from hal0.core.steps import Change, Plan, Reason
@@ -26,6 +27,7 @@ def snapshot_json(snapshot: Snapshot, *, now: float) -> Json:
         "observe_age_seconds": round(now - snapshot.at, 3),
         "problems": [problem_json(problem) for problem in snapshot.problems],
         "plan": plan_json(snapshot.plan),
+        "pools": [pool_json(pool) for pool in snapshot.pools.values()],
         "slots": [slot_json(slot, now=now) for slot in snapshot.slots.values()],
     }
 
@@ -53,10 +55,39 @@ def slot_json(slot: SlotStatus, *, now: float) -> Json:
         "applied_generation": slot.generation,
         "restarts": service.restarts if service else 0,
         "memory_bytes": service.memory if service else None,
+        "pool": slot.pool,
+        "claim": slot.claim
+        and {
+            "bytes": slot.claim.bytes,
+            "source": slot.claim.source.value,
+            "how": slot.claim.how,
+        },
+        "verdict": verdict_json(slot.verdict),
         "conditions": [
             {"type": item.type.value, "status": item.status, "reason": item.reason, "message": item.message}
             for item in slot.conditions
         ],
+    }
+
+
+def verdict_json(verdict: Verdict) -> Json:
+    """Return whether a slot should be up; ``standing`` and ``ground`` are the arbiter's, ``for`` whom it makes room."""
+    return {
+        "up": verdict.up,
+        "why": verdict.why,
+        "standing": verdict.standing.value,
+        "ground": verdict.ground and verdict.ground.value,
+        "for": verdict.beneficiary,
+    }
+
+
+def pool_json(pool: PoolView) -> Json:
+    """Return a memory pool; all sizes are bytes, and ``used_bytes`` is null where nobody says."""
+    return {
+        "name": pool.name,
+        "total_bytes": pool.total,
+        "claimed_bytes": pool.claimed,
+        "used_bytes": pool.used,
     }
 
 

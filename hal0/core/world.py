@@ -8,8 +8,10 @@ from functools import cached_property
 
 from hal0.core.backoff import Attempt
 from hal0.core.engines import slot_of
+from hal0.core.facts import Fact
 from hal0.core.observed import Observed
-from hal0.core.override import Aspect, Override, of_aspect
+from hal0.core.override import UP, Aspect, Override, of_aspect
+from hal0.core.pools import Claim, Pool, stated_pools
 from hal0.core.schedule import Demand, Verdict, placement
 from hal0.core.spec import Desired, SlotSpec
 
@@ -21,6 +23,9 @@ class World:
     ``owned`` maps the slots that hal0 remembers to the spec it last applied. ``started`` are those that it last
     started, and has not stopped since: one of them that is down was stopped by others. ``overrides`` are in force.
     ``deletions`` are those that an operator asked to remove by name.
+
+    ``claims`` are what slots claim of ``pools`` as they are declared, ``held`` as they were last applied. ``busy``
+    slots are in a batch under way, or were and have not been looked at since; ``stopping`` ones are only stopped by it.
     """
 
     desired: Desired
@@ -32,11 +37,26 @@ class World:
     overrides: tuple[Override, ...] = ()
     now: float = 0.0
     deletions: frozenset[str] = frozenset()
+    claims: Mapping[str, Claim] = field(default_factory=dict)
+    held: Mapping[str, Claim] = field(default_factory=dict)
+    busy: frozenset[str] = frozenset()
+    stopping: frozenset[str] = frozenset()
 
     @cached_property
-    def verdicts(self) -> Mapping[str, Verdict]:
-        """Which slots should be up, and why: made once for the plan, the status and the next look."""
+    def pools(self) -> Mapping[str, Fact[Pool]]:
+        """The memory pools: those that were found, and what the Host manifest says in the place of some."""
+        return {**self.observed.pools, **stated_pools(self.desired.host)}
+
+    @cached_property
+    def wants(self) -> Mapping[str, Verdict]:
+        """Which slots should be up, and why, before the arbiter has its say."""
         return placement(self.desired, self.demand, self.now, self.overrides)
+
+    @cached_property
+    def loaded(self) -> frozenset[str]:
+        """The slots that a person asked to be up, whatever their run policy."""
+        runs = of_aspect(self.overrides, Aspect.RUN)
+        return frozenset(name for name, override in runs.items() if override.value == UP)
 
     @cached_property
     def restarts(self) -> Mapping[str, Override]:

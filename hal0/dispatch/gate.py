@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from hal0.core.conditions import ConditionType
 from hal0.core.loads import retry_after
+from hal0.core.schedule import Ground, Standing
 from hal0.core.state import SlotState
 from hal0.core.status import SlotStatus
 from hal0.dispatch.envelope import Refusal
@@ -159,7 +160,9 @@ class Gate:
         return slot is None or not slot.may_answer
 
     def _failure(self, slot: SlotStatus, flight: Flight) -> Refusal | None:
-        """Return the failure of a load: the slot needs a person, or broke since this wait began."""
+        """Return the failure of a load: there is no room, the slot needs a person, or broke since this wait began."""
+        if slot.verdict.standing is Standing.REFUSED and not slot.state.is_dispatchable:
+            return _no_room(slot)
         stalled = slot.condition(ConditionType.STALLED).status
         broke = self._broke(slot, flight.began)
         if not (stalled or broke) or slot.state.is_dispatchable:
@@ -199,6 +202,8 @@ class Gate:
 
     def loading(self, slot: SlotStatus) -> Refusal:
         """Return what a client is told that has waited for a slot for as long as it may."""
+        if slot.verdict.standing is Standing.REFUSED and not slot.state.is_dispatchable:
+            return _no_room(slot)
         loads, now = self.reconciler.publisher.loads, self._now()
         loading = {
             "state": slot.state.value,
@@ -206,8 +211,12 @@ class Gate:
             "eta": round(loads.expected(slot.name, now), 1),
         }
         state = "loading" if slot.state.is_dispatchable else slot.state.value  # up, and its engine says otherwise
-        message = f"slot {slot.name} is {state}: {slot.message or 'it will be ready soon'}"
-        return Refusal(503, "slot.loading", message, retry_after=self._retry_after(slot), extra={"loading": loading})
+        waits = slot.verdict.standing is Standing.WAITS and not slot.state.is_dispatchable
+        why = slot.verdict.why if waits else slot.message or "it will be ready soon"
+        message, again = f"slot {slot.name} is {state}: {why}", self._retry_after(slot)
+        if waits and slot.verdict.ground is Ground.IMAGE:
+            return Refusal(503, "gpu.image_mode", message, retry_after=again, extra={"loading": loading})
+        return Refusal(503, "slot.loading", message, retry_after=again, extra={"loading": loading})
 
     def _retry_after(self, slot: SlotStatus) -> int:
         loads = self.reconciler.publisher.loads
@@ -215,3 +224,11 @@ class Gate:
 
     def _now(self) -> float:
         return self.reconciler.clock.now()
+
+
+def _no_room(slot: SlotStatus) -> Refusal:
+    """Return what a client is told of a slot that can't be up beside others that will not go."""
+    message = f"there is no room for slot {slot.name}: {slot.verdict.why}"
+    if slot.verdict.ground is Ground.IMAGE:
+        return Refusal(503, "gpu.image_mode", message)
+    return Refusal(503, "slot.no_room", message)

@@ -189,7 +189,7 @@ async def _said(reconciler: Reconciler, name: str, draft: _Draft | None) -> Json
     ours = reconciler.observer
     observer = Observer(ours.runtime, ours.prober, ours.hardware)
     observed = await observer.look(desired, reconciler.store.specs, only=frozenset({name}), now=now)
-    world = replace(reconciler.world(observed), desired=desired, deletions=frozenset({name}))
+    world = replace(reconciler.world(observed, desired), deletions=frozenset({name}))
     return _effect(*effect(plan(world).change(name)))
 
 

@@ -12,6 +12,7 @@ from hal0.core.facts import Unknown
 from hal0.core.histogram import Histogram
 from hal0.core.observed import Observed
 from hal0.core.reasons import RESTART
+from hal0.core.schedule import Ground
 from hal0.core.steps import Action, Change
 from hal0.host.ports import Clock
 
@@ -42,6 +43,7 @@ class Counts:
     passes: Counter[Result] = field(default_factory=Counter)
     durations: Histogram = field(default_factory=lambda: Histogram.of(_PASS))
     restarts: Counter[tuple[str, Restart]] = field(default_factory=Counter)
+    evictions: Counter[tuple[str, Ground]] = field(default_factory=Counter)
     _automatic: dict[str, int] = field(default_factory=dict)
 
     @contextmanager

@@ -20,12 +20,16 @@ _HOLD_DELAY = 1.0
 
 @dataclass(slots=True)
 class _Use:
-    """The counts of one slot, changed in place: they move with every request. ``serving`` is at all of its engines."""
+    """The counts of one slot, changed in place: they move with every request. ``serving`` is at all of its engines.
+
+    ``since`` holds while some wait.
+    """
 
     last_used: float
     serving: int = 0
     waiting: int = 0
     keep: float | None = None
+    since: float = 0.0
 
 
 @dataclass(slots=True)
@@ -55,7 +59,10 @@ class Demands:
     def all(self) -> Mapping[str, Demand]:
         """The demand of each slot as of now."""
         return {
-            name: Demand(use.last_used, use.serving, use.waiting, use.keep, self.serving(stand_in_of(name)))
+            name: Demand(
+                *(use.last_used, use.serving, use.waiting, use.keep, self.serving(stand_in_of(name))),
+                since=use.since if use.waiting else None,
+            )
             for name, use in self._uses.items()
         }
 
@@ -67,7 +74,7 @@ class Demands:
             use = self._uses[slot] = _Use(now)
         if not use.serving and not use.waiting:
             self.queue.add(*((USE, now + _USE_DELAY) if is_up else (slot, 0.0)))
-        use.waiting += 1
+        self._wait(use)
         use.last_used, use.keep = now, keep
 
     def enter(self, engine: str) -> None:
@@ -92,7 +99,7 @@ class Demands:
     def hold(self, engine: str) -> None:
         """Note that a request that was at an engine waits again: nothing listened there. The engine is looked at."""
         there = self._engines[engine]
-        there.use.waiting += 1
+        self._wait(there.use)
         self._leave(there)
         self._closed.add(engine)
         self.queue.add(engine, self.clock.now() + _HOLD_DELAY)
@@ -155,6 +162,11 @@ class Demands:
         use = self._uses.setdefault(slot_of(engine), _Use(self.clock.now()))
         made = self._engines[engine] = _Engine(use)
         return made
+
+    def _wait(self, use: _Use) -> None:
+        if not use.waiting:
+            use.since = self.clock.now()
+        use.waiting += 1
 
     @staticmethod
     def _leave(there: _Engine) -> None:

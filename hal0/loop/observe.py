@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from hal0.core.engines import served_spec
-from hal0.core.facts import Fact, Known, known
-from hal0.core.observed import Activity, Observed, ProbeResult, SlotObservation
+from hal0.core.facts import Fact, Known, Unknown, known
+from hal0.core.observed import Activity, Observed, ProbeResult, SlotObservation, unobserved
 from hal0.core.pools import Pool
 from hal0.core.proof import Proof
 from hal0.core.spec import Desired, SlotSpec
 from hal0.host.models import is_file
 from hal0.host.ports import Hardware, Prober, Runtime
+
+_NEVER_SEEN = unobserved("not observed yet")
 
 
 @dataclass
@@ -51,12 +53,16 @@ class Observer:
         return Observed(dict(self.seen), now, frozenset(), self.pools)
 
     def _dated(self, name: str, seen: SlotObservation, now: float) -> SlotObservation:
-        """Keep since when a container has been missed under an active service."""
-        if not seen.is_hollow:
-            return seen
-        before = self.seen.get(name)
-        since = before.gone_since if before and before.gone_since is not None else now
-        return replace(seen, gone_since=since)
+        """Keep since when a service has been running, its engine up, and its container missed."""
+        before = self.seen.get(name) or _NEVER_SEEN
+        same = before if _is_same_run(before, seen) else _NEVER_SEEN
+        missed = before if seen.is_hollow else _NEVER_SEEN
+        return replace(
+            seen,
+            gone_since=_first(missed.gone_since, now, is_so=seen.is_hollow),
+            active_since=_first(same.active_since, now, is_so=is_active(seen)),
+            up_since=_first(same.up_since, now, is_so=seen.probe == Known(ProbeResult.UP)),
+        )
 
     def _proved(self, name: str, seen: SlotObservation) -> SlotObservation:
         return replace(seen, proof=Known(self.proofs[name])) if name in self.proofs else seen
@@ -85,6 +91,23 @@ def _phase(seen: SlotObservation | None) -> tuple[Activity | None, Fact[ProbeRes
     """Return how far a slot is: what moves when it takes memory, or leaves it."""
     service = known(seen.service) if seen else None
     return (service.activity if service else None, seen.probe if seen else None)
+
+
+def _first(before: float | None, now: float, *, is_so: bool) -> float | None:
+    return before if before is not None else now if is_so else None
+
+
+def _is_same_run(before: SlotObservation, seen: SlotObservation) -> bool:
+    """Return whether a service runs on since an earlier look, as far as can be told."""
+    if isinstance(seen.service, Unknown):
+        return True
+    service = known(before.service)
+    return is_active(seen) and (service is None or service.invocation == _run(seen))
+
+
+def _run(seen: SlotObservation) -> str:
+    service = known(seen.service)
+    return service.invocation if service else ""
 
 
 def is_active(seen: SlotObservation) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from hal0.core.conditions import ConditionType
@@ -27,6 +27,15 @@ class InvalidManifests(UsageError):
         count = len(self.problems)
         lines = "\n".join(str(problem) for problem in self.problems)
         super().__init__(f"{lines}\n{count} {'problem' if count == 1 else 'problems'}: nothing was changed")
+
+
+class Overcommitted(UsageError):
+    """The slots that should always be up can't be all: nothing was changed."""
+
+    def __init__(self, refused: Mapping[str, str]) -> None:
+        lines = "\n".join(f"slot {name}: {why}" for name, why in refused.items())
+        hint = "give one of them run: on-demand, a smaller context or claim, or state larger pools in the Host manifest"
+        super().__init__(f"{lines}\nnot all slots with run: always fit: nothing was changed", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +101,23 @@ def check_limit(limit: frozenset[str] | None, known: Collection[str]) -> None:
         raise no_slot(name, known)
 
 
+def _limited(refused: Mapping[str, str], limit: frozenset[str] | None) -> dict[str, str]:
+    return {name: why for name, why in refused.items() if limit is None or name in limit}
+
+
 async def apply(reconciler: Reconciler, request: ApplyRequest) -> AsyncIterator[Json]:
     """Make the host what the manifests say, and yield what happens: the plan, steps, states, and at last a recap.
 
-    Ends when every slot is as declared, or failed, or ``timeout`` has passed. Raises ``InvalidManifests``, and
-    ``UsageError`` for a limit that names no slot, before anything is changed.
+    Ends when every slot is as declared, or failed, or ``timeout`` has passed. Raises ``InvalidManifests``,
+    ``Overcommitted``, and ``UsageError`` for a limit that names no slot, before anything is changed.
     """
     with reconciler.feed.subscribe() as news:
         desired = await reconciler.source.load()
         if desired.problems:
             raise InvalidManifests(desired.problems)
         check_limit(request.limit, sorted({*desired.slots, *reconciler.store.specs}))
+        if refused := _limited(await reconciler.overcommitted(desired), request.limit):
+            raise Overcommitted(refused)
         async for event in watched(reconciler, request, request.leave, news):
             yield event
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hal0.core.conditions import Signs
-from hal0.core.schedule import Verdict
+from hal0.core.pools import pool_of
+from hal0.core.schedule import UNDECLARED
 from hal0.core.spec import DesiredSlot
 from hal0.core.state import SlotState, way
 from hal0.core.status import SlotStatus, Snapshot, status
@@ -23,7 +24,6 @@ from hal0.loop.news import Feed, LoadNews, StateNews
 from hal0.loop.pulls import Pulls
 
 _log = logging.getLogger(__name__)
-_NOT_DECLARED = Verdict(up=False, why="no manifest declares it")
 _IN_USE = frozenset({SlotState.READY, SlotState.SERVING})
 
 
@@ -50,6 +50,7 @@ class Publisher:
             models=world.desired.models,
             upstreams=world.desired.upstreams,
             host=world.desired.host,
+            pools=current.placement.pools,
             generation=world.desired.generation,
             revision=world.desired.revision,
             runtime=self.source.facts.runtime,
@@ -61,13 +62,13 @@ class Publisher:
         return self.snapshot
 
     def _statuses(self, world: World, current: Plan, last_words: LastWords) -> dict[str, SlotStatus]:
-        changes = {change.slot: change for change in current.changes}
+        changes, verdicts = {change.slot: change for change in current.changes}, current.placement.verdicts
         statuses = {}
         for name, slot in sorted(self._known(world).items()):
             signs = Signs(
                 change=changes.get(name),
                 fresh=world.observed.fresh is None or name in world.observed.fresh,
-                verdict=world.verdicts.get(name, _NOT_DECLARED),
+                verdict=verdicts.get(name, UNDECLARED),
                 overrides=tuple(found for found in current.overrides if found.override.slot == name),
                 pulling=self.pulls.is_waiting(name),
                 attempt=world.attempts.get(name),
@@ -75,6 +76,8 @@ class Publisher:
                 last_lines=last_words.of(name),
                 applied=world.owned.get(name),
                 now=world.now,
+                pool=pool_of(slot.spec, world.pools),
+                claim=world.claims.get(name),
             )
             statuses[name] = status(slot, world.observed.slot(name), signs, self.snapshot.slots.get(name))
         return statuses

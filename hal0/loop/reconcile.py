@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+from hal0.core.arbiter import overcommitted
 from hal0.core.backoff import Attempt, settled, tried
 from hal0.core.batches import batches
 from hal0.core.conditions import ConditionType
@@ -20,6 +21,7 @@ from hal0.core.observed import Observed, ProbeResult
 from hal0.core.override import Override, expired, spent
 from hal0.core.plan import plan
 from hal0.core.reasons import is_as_declared
+from hal0.core.schedule import UNDECLARED, Placement, Standing, Verdict
 from hal0.core.spec import Desired
 from hal0.core.status import Snapshot
 from hal0.core.steps import Action, Change, Plan, StepKind, faults
@@ -83,6 +85,7 @@ class Reconciler:
     requests: Requests = field(default_factory=Requests)
     history: History = field(init=False)
     _busy: set[str] = field(default_factory=set)
+    _stopping: set[str] = field(default_factory=set)
     _unseen: set[str] = field(default_factory=set)
     _batches: set[asyncio.Task[None]] = field(default_factory=set)
     _passes: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -101,6 +104,7 @@ class Reconciler:
             with self.counts.timed(self.clock):
                 current = await self._survey(keys, leave or self.leave)
                 self._begin(current)
+                self._close_doors(current)
                 self.prover.follow(self.snapshot, self._busy | self._unseen)
             self.begun.set()
             return current
@@ -169,10 +173,11 @@ class Reconciler:
         while self._batches:
             await asyncio.gather(*self._batches)
 
-    def world(self, observed: Observed) -> World:
-        """Return everything that a plan is made of, as of now."""
+    def world(self, observed: Observed, desired: Desired | None = None) -> World:
+        """Return everything that a plan is made of, as of now. ``desired`` may be what is not in force yet."""
+        wanted = desired or self.desired
         return World(
-            desired=self.desired,
+            desired=wanted,
             observed=observed,
             owned=self.store.specs,
             started=self.store.started,
@@ -181,7 +186,21 @@ class Reconciler:
             overrides=self.store.overrides.rows,
             now=self.clock.now(),
             deletions=self.store.deletions,
+            claims=self.lessons.claims({name: slot.spec for name, slot in wanted.slots.items()}),
+            held=self.lessons.claims(self.store.specs),
+            busy=frozenset(self._busy | self._unseen),
+            stopping=frozenset(self._stopping),
         )
+
+    async def overcommitted(self, desired: Desired) -> dict[str, str]:
+        """Return the slots that should always be up and for which there is no room beside the others, and why.
+
+        ``desired`` may be what is not in force yet. The host is looked at for it, and nothing is changed.
+        """
+        async with self._passes:
+            observed = await self.observer.look(desired, self.store.specs, only=None, now=self.clock.now())
+            await self.lessons.learn(desired, self.store.specs, observed)
+            return overcommitted(self.world(observed, desired))
 
     async def _observe(self, keys: frozenset[str]) -> Observed:
         now = self.clock.now()
@@ -224,13 +243,19 @@ class Reconciler:
         begun = replace(current, changes=changes)
         if mistakes := "; ".join(faults(begun)):
             raise AssertionError(f"the planner made a mistake: {mistakes}")
-        self._record([change for change in changes if not _pulled_image(change)])
+        self._record([change for change in changes if not _pulled_image(change)], begun.placement)
         self._busy |= {change.slot for change in changes}
+        self._stopping |= {change.slot for change in changes if change.stops and not change.has(StepKind.START)}
         self.demands.close(change.slot for change in changes if change.stops)
         for batch in batches(begun, {change.slot: self._ports(change.slot) for change in changes}):
             task = asyncio.create_task(self._batch(batch))
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
+
+    def _close_doors(self, current: Plan) -> None:
+        """Send no further requests to slots that have to make room and still answer some; a look opens them again."""
+        verdicts = current.placement.verdicts
+        self.demands.close(change.slot for change in current.changes if _is_to_drain(verdicts.get(change.slot)))
 
     def _is_held_up(self, change: Change) -> bool:
         """Return whether a batch works on a slot, or did since the look; or has its port; or its pull goes on."""
@@ -245,7 +270,7 @@ class Reconciler:
         specs = (self.store.specs.get(slot), wanted.spec if wanted else None)
         return frozenset(spec.port for spec in specs if spec)
 
-    def _record(self, changes: list[Change]) -> None:
+    def _record(self, changes: list[Change], placement: Placement) -> None:
         """Keep and log what is being done and why: a healed drift must not go unnoticed.
 
         A change that first pulls an image comes again when the image is there, and is recorded then.
@@ -253,19 +278,19 @@ class Reconciler:
         acts = []
         for change in changes:
             why = "; ".join(str(reason) for reason in change.reasons)
-            acts.append(self._act(change, why))
+            acts.append(self._act(change, placement.verdicts.get(change.slot, UNDECLARED), why))
             where = "changed outside hal0: " if change.is_drift else ""
             _log.info("slot %s: %s: %s%s", change.slot, change.action.value, where, why)
         self.store.ledger.add_acts(acts)
 
-    def _act(self, change: Change, why: str) -> Act:
+    def _act(self, change: Change, verdict: Verdict, why: str) -> Act:
         aspects, who = asked(self.store, change.slot)
-        rule = rule_of(change, aspects)
+        rule = rule_of(change, verdict, aspects)
         return Act(
             *(change.slot, change.action.value, change.is_drift, why, self.clock.wall()),
             rule=rule.value,
             revision=self.desired.revision,
-            request=self.requests.waker(change.slot) if rule is Rule.DEMAND else "",
+            request=self.requests.waker(_asked_for(change.slot, rule, verdict)),
             by={Rule.MANIFESTS: self.history.by, Rule.HAND: who}.get(rule, ""),
         )
 
@@ -278,6 +303,7 @@ class Reconciler:
             self._count_done(batch, halted, started)
         finally:
             self._busy -= slots
+            self._stopping -= slots
             self._unseen |= slots
             for slot in slots:
                 self.queue.add(slot)
@@ -299,6 +325,9 @@ class Reconciler:
         for change in batch.changes:
             if change.slot in started and change.slot not in halted and change.has(StepKind.START):
                 self.counts.restarted(change)
+            verdict = batch.placement.verdicts.get(change.slot)
+            if verdict and verdict.standing is Standing.EVICTED and verdict.ground and change.slot not in halted:
+                self.counts.evictions[change.slot, verdict.ground] += 1
         if not halted:
             self.store.note_apply(self.clock.wall())
 
@@ -322,6 +351,15 @@ class Reconciler:
         before = self.attempts.pop(name, None)
         if before and (after := settled(before, self.clock.now())):
             self.attempts[name] = after
+
+
+def _asked_for(slot: str, rule: Rule, verdict: Verdict) -> str:
+    """Return the slot whose request made hal0 touch a slot, empty where none did: its own, or one that needs room."""
+    return {Rule.DEMAND: slot, Rule.ROOM: verdict.beneficiary}.get(rule, "")
+
+
+def _is_to_drain(verdict: Verdict | None) -> bool:
+    return verdict is not None and verdict.standing is Standing.DRAINS
 
 
 def _pulled_image(change: Change) -> str:

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from hal0.core.breaker import BreakerState
+from hal0.core.schedule import Ground
 from hal0.core.state import SlotState
 from hal0.core.status import Snapshot
 from hal0.dispatch.dispatcher import Dispatcher
@@ -46,6 +47,8 @@ class Metrics(Collector):
         yield _drift(snapshot)
         yield _overrides(snapshot)
         yield _restarts(self._reconciler.counts, snapshot)
+        yield _evictions(self._reconciler.counts, snapshot)
+        yield from _memory(snapshot)
         yield from _passes(self._reconciler.counts)
         yield _applied(self._reconciler.store.applied)
         info = GaugeMetricFamily("hal0_config_info", "The manifests in force", labels=["revision", "generation"])
@@ -107,6 +110,29 @@ def _restarts(counts: Counts, snapshot: Snapshot) -> Metric:
         for reason in Restart:
             restarts.add_metric([name, reason.value], counts.restarts[name, reason])
     return restarts
+
+
+def _evictions(counts: Counts, snapshot: Snapshot) -> Metric:
+    labels = ["slot", "reason"]
+    evictions = CounterMetricFamily("hal0_evictions_total", "Stops of a slot to make room for another", labels=labels)
+    for name in snapshot.slots:
+        for ground in (Ground.MEMORY, Ground.EXCLUSIVE, Ground.IMAGE):
+            evictions.add_metric([name, ground.value], counts.evictions[name, ground])
+    return evictions
+
+
+def _memory(snapshot: Snapshot) -> Iterator[Metric]:
+    pools = GaugeMetricFamily("hal0_pool_bytes", "Memory that slots share out", labels=["pool", "kind"])
+    for pool in snapshot.pools.values():
+        pools.add_metric([pool.name, "total"], pool.total)
+        pools.add_metric([pool.name, "claimed"], pool.claimed)
+        if pool.used is not None:
+            pools.add_metric([pool.name, "used"], pool.used)
+    claims = GaugeMetricFamily("hal0_slot_claim_bytes", "What a slot takes of its pool", labels=["slot", "source"])
+    for name, slot in snapshot.slots.items():
+        if slot.claim and slot.claim.bytes is not None:
+            claims.add_metric([name, slot.claim.source.value], slot.claim.bytes)
+    yield from (pools, claims)
 
 
 def _passes(counts: Counts) -> Iterator[Metric]:

@@ -4,6 +4,7 @@ import pytest
 
 from hal0.core.override import Aspect
 from hal0.core.reasons import RESTART
+from hal0.core.schedule import ALWAYS, Standing, Verdict
 from hal0.core.steps import Action, Change, Reason
 from hal0.core.why import Rule, rule_of
 
@@ -30,7 +31,7 @@ def change(*reasons: Reason, before: str | None = "x", after: str | None = "x") 
     ],
 )
 def test_the_rule_behind_a_change(found: Change, rule: Rule) -> None:
-    assert rule_of(found) is rule
+    assert rule_of(found, ALWAYS) is rule
 
 
 @pytest.mark.parametrize(
@@ -50,4 +51,10 @@ def test_the_rule_behind_a_change(found: Change, rule: Rule) -> None:
 def test_what_was_asked_for_by_hand_is_told_from_what_else_happens_to_the_slot(
     found: Change, aspect: Aspect, rule: Rule
 ) -> None:
-    assert rule_of(found, {aspect}) is rule
+    assert rule_of(found, ALWAYS, {aspect}) is rule
+
+
+def test_who_made_room_for_another_did_it_for_the_other() -> None:
+    found = change(Reason("run", "active", "stopped (makes room for big: memory)"))
+    evicted = Verdict(up=False, why="makes room for big: memory", standing=Standing.EVICTED, beneficiary="big")
+    assert rule_of(found, evicted, {Aspect.RUN}) is Rule.ROOM

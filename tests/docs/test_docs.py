@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 from pydantic import BaseModel
@@ -48,6 +48,7 @@ _WORDS: tuple[tuple[object, str], ...] = (
     (fields.Size, "size (bytes)"),
     (fields.Port, "port, 1-65535"),
     (fields.Tokens, "whole number (tokens)"),
+    (fields.Priority, "whole number, -100 to 100"),
     (fields.Positive, "whole number, 1 or more"),
     (fields.Count, "whole number, 0 or more"),
     (fields.BaseUrl, "address of an API"),
@@ -55,6 +56,8 @@ _WORDS: tuple[tuple[object, str], ...] = (
     (fields.AbsolutePath, "absolute path"),
     (fields.Credential, "name of a credential"),
     (list[fields.ModelId], "list of model ids"),
+    (list[fields.Name], "list of names"),
+    (schema.Pools, "table of pools"),
     (list[fields.Line], "list of texts"),
     (dict[fields.EnginePath, fields.EnginePath], "table of paths"),
     (dict[fields.HeaderName, fields.Line], "table of texts"),
@@ -94,6 +97,11 @@ EXAMPLES: dict[str, dict[str, str]] = {
         "fallback": "[small, cloud/big-model]",
         "suspend": "true",
         "drift": "heal-when-idle",
+        "priority": "10",
+        "pinned": "true",
+        "exclusive_with": "[pictures]",
+        "claim": "9Gi",
+        "pool": "gpu1",
     },
     "Model": {
         "kind": "Model",
@@ -155,6 +163,8 @@ EXAMPLES: dict[str, dict[str, str]] = {
         "api_keys.file": "/etc/hal0/keys/clients",
         "api_keys.credential": "client-keys",
         "commit": "true",
+        "pools": "{ram: 24Gi, gpu: {size: 16Gi, reserve: 1Gi}}",
+        "share_gpu_with_images": "true",
     },
 }
 
@@ -234,6 +244,8 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, s
 
 def nested(hint: Any) -> type[BaseModel] | None:
     """Return the model of a part that is a table with keys of its own; it may be left out where None is allowed."""
+    if get_origin(hint) is dict:
+        return None
     options = [option for option in (hint, *get_args(hint)) if isinstance(option, type)]
     return next((option for option in options if issubclass(option, BaseModel)), None)
 

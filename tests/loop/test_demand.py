@@ -35,7 +35,7 @@ def test_requests_at_both_engines_of_a_slot_are_its_demand_and_each_engine_has_i
     demands.begin(OWN, is_up=True)
     demands.serve(BESIDE)
     demands.begin(OWN, is_up=True)
-    assert demands.all == {OWN: Demand(1000.0, serving=2, waiting=1, beside=1)}
+    assert demands.all == {OWN: Demand(1000.0, serving=2, waiting=1, beside=1, since=1000.0)}
     assert [demands.serving(engine) for engine in (OWN, BESIDE, OTHER)] == [1, 1, 0]
     assert [demands.all[OWN].at(engine) for engine in (OWN, BESIDE)] == [1, 1]
 
@@ -108,7 +108,7 @@ def test_an_engine_that_did_not_listen_is_closed_and_looked_at_and_its_request_w
     demands.hold(BESIDE)
     assert (demands.is_open(BESIDE), demands.is_open(OWN)) == (False, True)
     assert looked(demands) == {BESIDE}
-    assert demands.all == {OWN: Demand(1000.0, waiting=1)}
+    assert demands.all == {OWN: Demand(1000.0, waiting=1, since=1000.0)}
 
 
 @pytest.mark.parametrize("waits", [True, False])

@@ -78,7 +78,13 @@ async def test_all_that_is_known_is_told(scene: Scene) -> None:
     found = why(scene.reconciler, "chat")
     assert (found["version"], found["name"], found["state"]) == (1, "chat", "ready")
     assert found["since_seconds"] == 7
-    assert found["verdict"] == {"up": True, "why": "run: always"}
+    assert found["verdict"] == {
+        "up": True,
+        "why": "run: always",
+        "standing": "admitted",
+        "ground": None,
+        "for": "",
+    }
     assert (found["change"], found["backoff"]) == (None, None)
     assert [act["rule"] for act in found["acts"]] == ["manifests"]
     assert found["refusals"] == [{"at": 5.0, "request": "r-1", "model": "m", "code": "slot.loading", "status": 503}]

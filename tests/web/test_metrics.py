@@ -21,7 +21,7 @@ METRICS = {
     *("hal0_request_duration_seconds", "hal0_request_queue_seconds", "hal0_time_to_first_token_seconds"),
     *("hal0_inter_token_latency_seconds", "hal0_prompt_tokens", "hal0_generation_tokens"),
     *("hal0_slot_restarts", "hal0_reconcile_runs", "hal0_reconcile_duration_seconds"),
-    "hal0_last_apply_timestamp_seconds",
+    *("hal0_last_apply_timestamp_seconds", "hal0_evictions", "hal0_pool_bytes", "hal0_slot_claim_bytes"),
 }
 
 
@@ -144,6 +144,22 @@ async def test_every_restart_is_counted_by_its_reason(scene: Scene) -> None:
         scene.declare(slots("crash", "failed", "drift", "calm"), slot("update", context_size=64))
         await scene.pass_(30)
         assert restarts(await scraped(client)) == {(name, name): 1 for name in ("crash", "failed", "drift", "update")}
+
+
+async def test_room_is_told_of_and_evictions_are_counted_by_their_reason(scene: Scene) -> None:
+    host = {"host.yaml": "kind: Host\npools: {ram: 1000}\n"}
+    scene.declare(MODEL, host, *(slot(name, run="on-demand", claim=600) for name in "ab"))
+    async with served(scene) as (client, _):
+        await scene.settle()
+        for name in "ab":
+            scene.demand(name)
+            await scene.until(lambda name=name: scene.slot(name).state is SlotState.READY)  # type: ignore[misc]
+            scene.reconciler.demands.end(name, served=False)
+        found = await scraped(client)
+    assert found["hal0_pool_bytes"] == {("total", "ram"): 1000, ("claimed", "ram"): 600}
+    assert found["hal0_slot_claim_bytes"] == {("a", "stated"): 600, ("b", "stated"): 600}
+    assert {labels: n for labels, n in found["hal0_evictions_total"].items() if n} == {("memory", "a"): 1}
+    assert len(found["hal0_evictions_total"]) == 2 * 3
 
 
 async def test_restarts_only_grow_when_the_service_manager_counts_anew(scene: Scene) -> None:
