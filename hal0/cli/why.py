@@ -38,13 +38,14 @@ def why(options: Options, name: str, *, as_json: bool) -> int:
 
 def why_text(found: dict[str, Any]) -> Iterator[str]:
     """Yield what is told of a slot: what is, what is wanted, what was done, who was refused."""
-    said = f": {found['message']}" if found["message"] else ""
-    yield f"{found['name']} is {found['state']} for {show_duration(found['since_seconds'])}{said}"
-    wanted = "should be up" if found["verdict"]["up"] else "should be down"
-    yield f"It {wanted} ({found['verdict']['why']})."
-    if found["change"]:
-        reasons = "; ".join(str(Reason(**reason)) for reason in found["change"]["reasons"])
-        yield f"The plan has for it: {found['change']['action']}: {reasons}"
+    verdict, change = found["verdict"], found["change"]
+    message = "" if verdict["why"] in found["message"] else found["message"]  # a long sum is told once
+    state = f"{found['name']} is {found['state']} for {show_duration(found['since_seconds'])}"
+    yield ": ".join(filter(None, [state, message]))
+    yield f"It {'should be up' if verdict['up'] else 'should be down'} ({verdict['why']})."
+    if change:
+        reasons = "; ".join(str(Reason(**reason)) for reason in change["reasons"] if reason["field"] != "placement")
+        yield ": ".join(filter(None, ["The plan has for it", change["action"], reasons]))
     if found["backoff"]:
         yield _backoff(found["backoff"])
     if found["acts"]:

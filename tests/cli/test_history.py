@@ -106,3 +106,19 @@ def test_why_reads_as_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
         "Requests that it could not answer:",
         "  NOW  502 slot.load_failed: request r-1 for 'gpt-4o'",
     ]
+
+
+def test_why_tells_what_a_slot_waits_for_once() -> None:
+    total = "pool ram has 9 B; chat claims 10 B: 1 B too much"
+    reasons = [("service", "stopped", "running (run: always)"), ("placement", "", total)]
+    change = {
+        "action": "wait",
+        "reasons": [{"field": field, "before": old, "after": new, "drift": False} for field, old, new in reasons],
+    }
+    message = f"service: stopped -> running (run: always); placement: {total}"
+    found = {**WHY, "verdict": {"up": True, "why": total}, "change": change, "message": message}
+    assert list(why_text(found))[:3] == [
+        "chat is error for 7.0s",
+        f"It should be up ({total}).",
+        "The plan has for it: wait: service: stopped -> running (run: always)",
+    ]
