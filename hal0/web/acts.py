@@ -14,7 +14,7 @@ from hal0.loop.acts import ActRequest, Verb, act
 from hal0.loop.operations import ApplyRequest
 from hal0.loop.reconcile import Reconciler
 from hal0.web.bodies import Signed, parsed
-from hal0.web.local import begun, is_local, local_only, streamed
+from hal0.web.local import begun, local_only, streamed
 
 
 class _Asked(Signed):
@@ -47,12 +47,10 @@ class SlotActs:
 
     def routes(self) -> list[web.RouteDef]:
         """Return a route for each verb."""
-        return [web.post(f"/api/slots/{{name}}/{verb}", partial(self.act, verb)) for verb in Verb]
+        return [web.post(f"/api/slots/{{name}}/{verb}", local_only(partial(self.act, verb))) for verb in Verb]
 
     async def act(self, verb: Verb, request: web.Request) -> web.StreamResponse:
         """Do what is asked and stream what happens, a JSON object a line. A refusal has a status of its own."""
-        if not is_local(request):
-            return local_only()
         asked = parsed(_BODIES.get(verb, _Asked), await request.read() or b"{}")
         events = act(self._reconciler, ActRequest(request.match_info["name"], verb, **asked.model_dump()))
         return await streamed(request, await begun(events))

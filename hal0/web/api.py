@@ -17,7 +17,7 @@ from hal0.loop.rollback import RollbackRequest, rollback
 from hal0.loop.why import why
 from hal0.web.acts import SlotActs
 from hal0.web.bodies import parsed
-from hal0.web.local import is_local, local_only, streamed
+from hal0.web.local import local_only, streamed
 
 _MOST_LINES = 10_000
 _LONGEST_NUMBER = 9
@@ -37,14 +37,14 @@ class Api:
             web.get("/api/status", self.status),
             web.get("/api/slots", self.slots),
             web.get("/api/slots/{name}", self.slot),
-            web.get("/api/slots/{name}/logs", self.logs),
+            web.get("/api/slots/{name}/logs", local_only(self.logs)),
             web.get("/api/slots/{name}/why", self.why),
             web.get("/api/plan", self.plan),
             web.get("/api/history", self.history),
             web.get("/api/route", self.route),
             web.get("/api/upstreams", self.upstreams),
-            web.post("/api/apply", self.apply),
-            web.post("/api/rollback", self.rollback),
+            web.post("/api/apply", local_only(self.apply)),
+            web.post("/api/rollback", local_only(self.rollback)),
             *SlotActs(self._reconciler).routes(),
         ]
 
@@ -99,8 +99,6 @@ class Api:
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         """Return the last lines of a slot's service; with ``follow=1``, those to come as well. Unix socket only."""
-        if not is_local(request):
-            return local_only()
         name = operations.slot(self._reconciler, request.match_info["name"]).name
         lines = min(_whole_number(request, "lines", 200), _MOST_LINES)
         runtime = self._reconciler.observer.runtime
@@ -116,16 +114,12 @@ class Api:
 
     async def apply(self, request: web.Request) -> web.StreamResponse:
         """Apply the manifests and stream what happens, a JSON object a line. Unix socket only."""
-        if not is_local(request):
-            return local_only()
         asked = parsed(_Apply, await request.read())
         self._check_root(asked.root)
         return await streamed(request, operations.apply(self._reconciler, asked.request))
 
     async def rollback(self, request: web.Request) -> web.StreamResponse:
         """Bring earlier manifests back, apply them, and stream what happens. Unix socket only."""
-        if not is_local(request):
-            return local_only()
         asked = parsed(_Rollback, await request.read())
         return await streamed(request, rollback(self._reconciler, asked.request))
 

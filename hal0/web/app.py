@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -24,7 +24,7 @@ from hal0.loop.reconcile import Reconciler
 from hal0.web.answers import error_response
 from hal0.web.api import Api
 from hal0.web.authoring import Authoring
-from hal0.web.local import IS_LOCAL
+from hal0.web.local import IS_LOCAL, Handler
 from hal0.web.metrics import Metrics
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,6 @@ _BACKLOG = 1024
 _STOP_PATIENCE = 5.0
 _begun: ContextVar[bool] = ContextVar("begun", default=False)
 """Whether the answer to the request at hand has begun."""
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from aiohttp import web
 from hal0.loop import authoring
 from hal0.loop.reconcile import Reconciler
 from hal0.web.bodies import NewSlot, Signed, SlotKeys, parsed
-from hal0.web.local import is_local, local_only
+from hal0.web.local import local_only
 
 
 class Authoring:
@@ -19,28 +19,22 @@ class Authoring:
     def routes(self) -> list[web.RouteDef]:
         """Return all routes."""
         return [
-            web.post("/api/slots", self.create),
-            web.patch("/api/slots/{name}", self.edit),
-            web.delete("/api/slots/{name}", self.delete),
+            web.post("/api/slots", local_only(self.create)),
+            web.patch("/api/slots/{name}", local_only(self.edit)),
+            web.delete("/api/slots/{name}", local_only(self.delete)),
         ]
 
     async def create(self, request: web.Request) -> web.Response:
         """Write a slot's manifest, and wait until its definition is written."""
-        if not is_local(request):
-            return local_only()
         asked = parsed(NewSlot, await request.read())
         return web.json_response(await authoring.create(self._reconciler, asked.name, asked.keys, who=asked.who))
 
     async def edit(self, request: web.Request) -> web.Response:
         """Change keys of a slot's manifest, and say what takes effect when."""
-        if not is_local(request):
-            return local_only()
         asked, name = parsed(SlotKeys, await request.read()), request.match_info["name"]
         return web.json_response(await authoring.edit(self._reconciler, name, asked.given, who=asked.who))
 
     async def delete(self, request: web.Request) -> web.Response:
         """Take a slot out of its manifest, and wait until it is removed."""
-        if not is_local(request):
-            return local_only()
         asked = parsed(Signed, await request.read() or b"{}")
         return web.json_response(await authoring.delete(self._reconciler, request.match_info["name"], who=asked.who))

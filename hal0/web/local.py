@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import wraps
 
 from aiohttp import web
 
@@ -15,14 +16,19 @@ IS_LOCAL = web.AppKey("is_local", bool)
 """Whether an application stands behind the unix socket."""
 
 
-def is_local(request: web.Request) -> bool:
-    """Return whether a request came through the unix socket, which only its owner can open."""
-    return request.app[IS_LOCAL]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def local_only() -> web.Response:
-    """Return the refusal of what came over TCP."""
-    return error_response(403, "auth.local_only", "this is taken on hal0's unix socket only: use the hal0 command")
+def local_only(handler: Handler) -> Handler:
+    """Return a handler that refuses what came over TCP: only the owner of the unix socket can open that."""
+
+    @wraps(handler)
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        if request.app[IS_LOCAL]:
+            return await handler(request)
+        return error_response(403, "auth.local_only", "this is taken on hal0's unix socket only: use the hal0 command")
+
+    return guarded
 
 
 async def streamed(request: web.Request, events: AsyncIterator[Json]) -> web.StreamResponse:
