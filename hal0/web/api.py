@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
 
 from hal0.core.explain import endpoint_of, explain
 from hal0.core.wire import plan_json
@@ -16,7 +15,7 @@ from hal0.loop.reconcile import Leave
 from hal0.loop.rollback import RollbackRequest, rollback
 from hal0.loop.why import why
 from hal0.web.acts import SlotActs
-from hal0.web.bodies import parsed
+from hal0.web.bodies import Signed, Who, parsed
 from hal0.web.local import local_only, streamed
 
 _MOST_LINES = 10_000
@@ -130,13 +129,12 @@ class Api:
             raise Conflict(f"the daemon serves {served}, not {root}", hint=hint)
 
 
-class _Asked(BaseModel):
+class _Asked(Signed):
     """What the body of an act may say."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    who: Who = "api"
     prune_all: bool = False
     timeout: float = ApplyRequest().timeout
-    who: str = Field(default="api", min_length=1, max_length=64)
 
 
 class _Apply(_Asked):
