@@ -1,12 +1,24 @@
-"""The control groups that this process is in, and those above them, in both versions' layouts."""
+"""Control groups: those around this process, in both versions' layouts, and the limits of a container's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
+_NO_LIMIT = "max"
+
+
+class Limits(NamedTuple):
+    """``memory`` in bytes, and ``cpus``: 0 for no limit, None where it is not known."""
+
+    memory: int | None
+    cpus: float | None
+
+
+NOT_KNOWN = Limits(None, None)
 
 
 def folders(controller: str, proc: Path = PROC, cgroups: Path = CGROUPS) -> Iterator[Path]:
@@ -23,6 +35,34 @@ def read(path: Path) -> str | None:
     try:
         return path.read_text().strip()
     except OSError:
+        return None
+
+
+def limits_of(cgroup: str, root: Path = CGROUPS) -> Limits:
+    """Return the limits of a cgroup as the kernel has them, named as ``/a/b`` below the root of cgroup v2.
+
+    Never raises. What podman says of a container may be the limits that it was created with.
+    """
+    if not cgroup.strip("/"):
+        return NOT_KNOWN
+    folder = root / cgroup.strip("/")
+    return Limits(_memory(folder), _cpus(folder))
+
+
+def _memory(folder: Path) -> int | None:
+    text = read(folder / "memory.max") or ""
+    try:
+        return 0 if text == _NO_LIMIT else int(text)
+    except ValueError:
+        return None
+
+
+def _cpus(folder: Path) -> float | None:
+    """Read ``QUOTA PERIOD``, both in microseconds."""
+    try:
+        quota, period = (read(folder / "cpu.max") or "").split()
+        return 0.0 if quota == _NO_LIMIT else int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):
         return None
 
 

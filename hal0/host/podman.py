@@ -19,7 +19,7 @@ from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Instance
 from hal0.core.spec import CONTAINER_PREFIX, LABEL_SLOT, LABEL_SPEC
 from hal0.errors import HostUnreachable, StepFailed
-from hal0.host.cgroup import NOT_KNOWN, limits_of
+from hal0.host.cgroups import NOT_KNOWN, limits_of
 from hal0.host.pending import Pending
 from hal0.host.ports import EVERYTHING
 from hal0.host.threads import Wire, in_thread

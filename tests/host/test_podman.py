@@ -12,7 +12,7 @@ from hal0.core.facts import Known, Unknown
 from hal0.core.observed import Instance
 from hal0.errors import HostUnreachable, StepFailed
 from hal0.host import podman as module
-from hal0.host.cgroup import Limits
+from hal0.host.cgroups import Limits
 from hal0.host.podman import Podman
 from hal0.host.scope import Scope
 

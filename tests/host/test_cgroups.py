@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hal0.host.cgroup import NOT_KNOWN, Limits, limits_of
+from hal0.host.cgroups import NOT_KNOWN, Limits, limits_of
 
 
 @pytest.mark.parametrize(
