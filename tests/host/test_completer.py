@@ -11,6 +11,8 @@ import pytest
 from hal0.core.proof import Ask, Reply
 from hal0.host.completer import HttpCompleter
 
+from .fake_engine import listening
+
 ASK = Ask("/v1/chat/completions", b'{"max_tokens": 1}', "choices")
 GOOD = b'{"choices": [{"text": "x"}]}'
 
@@ -19,9 +21,8 @@ GOOD = b'{"choices": [{"text": "x"}]}'
 async def engine(*answer: bytes, hold: bool = False) -> AsyncIterator[tuple[int, list[bytes]]]:
     """Listen, read one request and answer it in pieces; with ``hold``, keep the connection open behind them."""
     requests: list[bytes] = []
-    release = asyncio.Event()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, release: asyncio.Event) -> None:
         requests.append(await reader.readuntil(b"\r\n\r\n") + await reader.readexactly(len(ASK.body)))
         for piece in answer:
             writer.write(piece)
@@ -29,15 +30,9 @@ async def engine(*answer: bytes, hold: bool = False) -> AsyncIterator[tuple[int,
             await asyncio.sleep(0)
         if hold:
             await release.wait()
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1], requests
-    finally:
-        release.set()
-        server.close()
-        await server.wait_closed()
+    async with listening(serve) as port:
+        yield port, requests
 
 
 def answer(body: bytes, line: str = "200 OK", length: int | None = None) -> bytes:

@@ -11,6 +11,8 @@ import pytest
 from hal0.core.observed import ProbeResult
 from hal0.host.probe import HttpProber
 
+from .fake_engine import listening
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -21,9 +23,8 @@ RESET = b"reset"
 @asynccontextmanager
 async def engine(answer: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
     requests: list[bytes] = []
-    release = asyncio.Event()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, release: asyncio.Event) -> None:
         requests.append(await reader.readuntil(b"\r\n\r\n"))
         if answer == HANG:
             await release.wait()
@@ -32,15 +33,9 @@ async def engine(answer: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         else:
             writer.write(answer)
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1], requests
-    finally:
-        release.set()
-        server.close()
-        await server.wait_closed()
+    async with listening(serve) as port:
+        yield port, requests
 
 
 def status(line: str) -> bytes:
