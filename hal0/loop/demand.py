@@ -130,6 +130,11 @@ class Demands:
         """Return how many requests wait for a slot."""
         return self._uses[slot].waiting if slot in self._uses else 0
 
+    def was_used(self, slot: str, *, since: float) -> bool:
+        """Return whether requests were at a slot's engines after a moment, or are now."""
+        use = self._uses.get(slot)
+        return use is not None and (use.serving > 0 or use.last_used > since)
+
     def serving(self, engine: str) -> int:
         """Return how many requests are at an engine."""
         there = self._engines.get(engine)

@@ -66,7 +66,7 @@ class Prover:
         began, is_idle = self.clock.now(), slot.failing is None
         reply = await self._ask(slot)
         now = self.clock.now()
-        if reply.error and is_idle and self._was_used(slot.name, began):
+        if reply.error and is_idle and self.demands.was_used(slot.name, since=began):
             return  # it may have waited behind that request; a suspect is asked again
         self._suspects.discard(slot.name)
         self.proofs[slot.name] = Proof(
@@ -77,7 +77,3 @@ class Prover:
     async def _ask(self, slot: SlotStatus) -> Reply:
         ask = ask_of(slot.serves)
         return _NO_REQUEST if ask is None else await self.completer.complete(slot.serves.port, ask)
-
-    def _was_used(self, name: str, since: float) -> bool:
-        use = self.demands.all.get(name)
-        return use is not None and (use.serving > 0 or use.last_used > since)
