@@ -21,13 +21,13 @@ def effect(change: Change | None) -> tuple[When, str]:
         return When.NOW, "at once: nothing of its engine changes"
     if change.action in {Action.WAIT, Action.REFUSE}:
         return When.WAITS, "not yet: " + "; ".join(map(str, change.reasons))
-    kinds = {step.kind for step in change.steps}
     if change.action is Action.DELETE:
-        return When.NOW, "now: it is stopped and removed" if StepKind.STOP in kinds else "now: it is removed"
-    if {StepKind.STOP, StepKind.START} <= kinds:
+        return When.NOW, "now: it is stopped and removed" if change.stops else "now: it is removed"
+    starts = change.has(StepKind.START)
+    if change.stops and starts:
         return When.NOW, "now: it is restarted, and its requests wait"
-    if StepKind.STOP in kinds:
+    if change.stops:
         return When.NOW, "now: it is stopped"
-    if StepKind.START in kinds:
+    if starts:
         return When.NOW, "now: it is started"
     return When.NEXT_START, "when it next starts"
