@@ -151,7 +151,7 @@ class FakeHost:
 class FakeRuntime:
     """``Runtime`` over a ``FakeHost``. ``faults`` maps a verb to what it raises; ``blind`` hides what systemd says.
 
-    ``hidden`` hides the definitions.
+    ``hidden`` hides the definitions, ``mute`` what podman says of containers.
     """
 
     host: FakeHost = field(default_factory=FakeHost)
@@ -159,6 +159,7 @@ class FakeRuntime:
     faults: dict[str, Exception] = field(default_factory=dict)
     blind: str = ""
     hidden: str = ""
+    mute: str = ""
     calls: list[str] = field(default_factory=list)
     stops: asyncio.Event | None = None
     pulls: asyncio.Event | None = None
@@ -175,6 +176,9 @@ class FakeRuntime:
         if self.hidden:
             unseen: Fact[Definition | None] = Unknown(self.hidden)
             seen = {name: replace(found, definition=unseen) for name, found in seen.items()}
+        if self.mute:
+            untold: Fact[Instance | None] = Unknown(self.mute)
+            seen = {name: replace(found, instance=untold) for name, found in seen.items()}
         return seen
 
     async def write(self, slot: str, text: str) -> None:

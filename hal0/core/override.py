@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from hal0.core.facts import Unknown
+from hal0.core.facts import Known, Unknown
 from hal0.core.observed import Observed, SlotObservation
 from hal0.core.quantity import show_moment
 from hal0.core.schema import RunPolicy
@@ -18,6 +18,7 @@ from hal0.core.spec import Desired, DesiredSlot
 
 UP = "up"
 DOWN = "down"
+HELD = "as found when the store was lost"
 
 
 class Aspect(StrEnum):
@@ -26,6 +27,7 @@ class Aspect(StrEnum):
     RUN = "run"
     MODEL = "model"
     RESTART = "restart"
+    HOLD = "hold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class Override:
     """What ``who`` asked of a slot, and when. ``until`` None: until it is reset.
 
     ``value`` is ``UP`` or ``DOWN`` for a run, a Model's name for a model, and for a restart the invocation that has to
-    be gone: so it is asked for once, whatever comes between.
+    be gone: so it is asked for once, whatever comes between. For a hold, which is hal0's own, it is what the manifest
+    asked for at that time (``wish``): what runs is left as it is until that changes.
     """
 
     slot: str
@@ -47,6 +50,11 @@ class Override:
     def key(self) -> tuple[str, Aspect]:
         """What a newer override replaces."""
         return self.slot, self.aspect
+
+    @property
+    def said(self) -> str:
+        """What is asked for, in words."""
+        return HELD if self.aspect is Aspect.HOLD else self.value
 
     @property
     def by(self) -> str:
@@ -67,7 +75,7 @@ class Deviation:
         """``run: never -> up (by eve until ...)``."""
         own = self.override
         void = f"; without effect: {self.void}" if self.void else ""
-        return f"{own.aspect}: {self.declared} -> {own.value} ({own.by}){void}"
+        return f"{own.aspect}: {self.declared} -> {own.said} ({own.by}){void}"
 
 
 def of_aspect(overrides: Iterable[Override], aspect: Aspect) -> dict[str, Override]:
@@ -111,7 +119,17 @@ def deviations(desired: Desired, overrides: Iterable[Override]) -> tuple[Deviati
 
 def _declared(slot: DesiredSlot, aspect: Aspect) -> str:
     said = slot.as_declared.spec
-    return said.run.value if aspect is Aspect.RUN else said.model
+    match aspect:
+        case Aspect.RUN:
+            return said.run.value
+        case Aspect.HOLD:
+            return "as declared"
+    return said.model
+
+
+def wish(slot: DesiredSlot) -> str:
+    """Return what a slot's manifest asks for, as far as its engine is concerned: what is executed, and when."""
+    return f"{slot.as_declared.spec.run} {slot.as_declared.spec_hash}"
 
 
 def _void(desired: Desired, slot: DesiredSlot, override: Override) -> str:
@@ -138,7 +156,9 @@ def next_expiry(overrides: Iterable[Override], wall: float) -> float | None:
 def spent(
     overrides: Iterable[Override], desired: Desired, owned: Collection[str], observed: Observed
 ) -> tuple[Override, ...]:
-    """Return the overrides that nothing is left to do for: of slots that are gone, and restarts that were made.
+    """Return the overrides that nothing is left to do for.
+
+    They are those of slots that are gone, restarts that were made, and holds of what runs no more or is declared anew.
 
     While anything is wrong with the manifests nobody knows which slots are gone.
     """
@@ -147,7 +167,16 @@ def spent(
         for override in overrides
         if (override.slot not in {*desired.slots, *owned} and not desired.problems)
         or (override.aspect is Aspect.RESTART and _is_made(override, observed.slot(override.slot)))
+        or (override.aspect is Aspect.HOLD and _is_let_go(override, desired, observed.slot(override.slot)))
     )
+
+
+def _is_let_go(hold: Override, desired: Desired, seen: SlotObservation) -> bool:
+    """Return whether what was held is known to be down, or its manifest asks for something else than it did."""
+    if isinstance(seen.service, Known) and not (seen.service.value and seen.service.value.activity.is_up):
+        return True
+    slot = desired.slots.get(hold.slot)
+    return slot is not None and not slot.problems and hold.value != wish(slot)
 
 
 def _is_made(restart: Override, seen: SlotObservation) -> bool:

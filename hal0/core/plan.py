@@ -51,7 +51,8 @@ def plan(world: World, *, prune_all: bool = False) -> Plan:
 def _wished(world: World, name: str, verdict: Verdict) -> Change | None:
     """Return what one slot needs to follow a verdict, as far as its policy and backoff let it."""
     slot = world.desired.slots[name]
-    change = None if slot.spec.suspend else _change(world, slot, world.observed.slot(name), verdict)
+    is_left_alone = slot.spec.suspend or name in world.on_hold
+    change = None if is_left_alone else _change(world, slot, world.observed.slot(name), verdict)
     return change and held_back(world, slot, change)
 
 

@@ -1,14 +1,22 @@
-"""What a lost store knew, read back from the host: the ports that were handed out."""
+"""What a lost store knew, read back from the host: ports that were handed out, and what ran for a reason of its own.
+
+A slot that is declared and not remembered has never been made, or the store lost it: such a slot can only run in the
+second case.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from hal0.core.definition import split
-from hal0.core.facts import known
+from hal0.core.facts import Known, known
 from hal0.core.observed import Observed, SlotObservation
-from hal0.core.spec import Desired
+from hal0.core.override import Aspect, Override, wish
+from hal0.core.schedule import Standing
+from hal0.core.spec import Desired, DesiredSlot, SlotSpec
+from hal0.core.steps import Plan
 
 _PUBLISHED = re.compile(r"--publish=127\.0\.0\.1:(\d+):")
 _FLAG = re.compile(r'"--port(?:",\s*"|=)(\d+)"')
@@ -20,6 +28,30 @@ def ports_found(desired: Desired, observed: Observed, remembered: Collection[str
     lost = [name for name in desired.slots if name not in remembered]
     found = {name: _port(name, observed.slot(name), desired.host.ports) for name in lost}
     return {name: port for name, port in found.items() if port}
+
+
+def holds(current: Plan, desired: Desired, lost: Collection[str], wall: float) -> tuple[Override, ...]:
+    """Return a hold for each declared slot that a plan would stop or replace, and the store knew nothing of.
+
+    Somebody may have asked for what it runs, and what they asked for is lost. One that makes room for another goes all
+    the same. ``wall`` is in seconds since the epoch.
+    """
+    evicted = {name for name, found in current.placement.verdicts.items() if found.standing is Standing.EVICTED}
+    return tuple(
+        Override(change.slot, Aspect.HOLD, wish(desired.slots[change.slot]), "hal0", wall)
+        for change in current.changes
+        if change.stops and change.slot in desired.slots and change.slot in lost and change.slot not in evicted
+    )
+
+
+def found_spec(slot: DesiredSlot, seen: SlotObservation, bounds: tuple[int, int]) -> SlotSpec:
+    """Return as much as can be told of what a held slot was started from: its manifest's spec, on the port found."""
+    return replace(slot.spec, port=_port(slot.spec.name, seen, bounds) or slot.spec.port)
+
+
+def is_seen(seen: SlotObservation) -> bool:
+    """Return whether enough is seen of a slot to tell whether a plan stops it."""
+    return all(isinstance(fact, Known) for fact in (seen.definition, seen.service, seen.instance))
 
 
 def _port(name: str, seen: SlotObservation, bounds: tuple[int, int]) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from hal0.core.engines import is_stand_in
-from hal0.core.override import UP, Aspect, Override, of_aspect
+from hal0.core.override import HELD, UP, Aspect, Override, of_aspect
 from hal0.core.quantity import show_duration
 from hal0.core.schema import RunPolicy
 from hal0.core.spec import Desired, SlotSpec
@@ -103,7 +103,7 @@ def placement(
     desired: Desired, demand: Mapping[str, Demand], now: float, overrides: Iterable[Override] = ()
 ) -> dict[str, Verdict]:
     """Return the verdict for every desired slot. ``overrides`` are those in force."""
-    asked = of_aspect(overrides, Aspect.RUN)
+    asked = of_aspect(overrides, Aspect.RUN) | of_aspect(overrides, Aspect.HOLD)
     return {name: _verdict(slot.spec, demand.get(name), now, asked.get(name)) for name, slot in desired.slots.items()}
 
 
@@ -120,6 +120,8 @@ def next_deadline(desired: Desired, demand: Mapping[str, Demand], now: float) ->
 def _verdict(spec: SlotSpec, use: Demand | None, now: float, asked: Override | None) -> Verdict:
     if spec.suspend:
         return Verdict(up=False, why="suspended", barred=True)
+    if asked and asked.aspect is Aspect.HOLD:
+        return Verdict(up=True, why=HELD)
     if asked and asked.value == UP:
         return Verdict(up=True, why=f"loaded {asked.by}")
     if asked:

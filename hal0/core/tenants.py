@@ -83,7 +83,7 @@ def tenants(world: World, wants: Mapping[str, Verdict]) -> dict[str, Tenant]:
 def _tenant(world: World, spec: SlotSpec, want: Verdict | None) -> Tenant:
     name, seen = spec.name, world.observed.slot(spec.name)
     is_wanted = want is not None and want.up
-    is_left_alone = spec.suspend or bool(foreign(name, seen))
+    is_left_alone = spec.suspend or name in world.on_hold or bool(foreign(name, seen))
     resident = _is_resident(world, name, seen)
     always = is_wanted and (spec.run is not RunPolicy.ON_DEMAND or name in world.loaded)
     claim = world.claims.get(name, _UNCLAIMED)

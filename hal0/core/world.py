@@ -63,6 +63,11 @@ class World:
         """The restarts that were asked for, by slot."""
         return of_aspect(self.overrides, Aspect.RESTART)
 
+    @cached_property
+    def on_hold(self) -> Mapping[str, Override]:
+        """The slots that are left as they were found when the store was lost."""
+        return of_aspect(self.overrides, Aspect.HOLD)
+
     def serving(self, engine: str) -> int:
         """Return how many requests are being answered by an engine, that its stop should wait for."""
         use = self.demand.get(slot_of(engine))

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from hal0.core.facts import Known, Unknown, known
 from hal0.core.observed import Activity
-from hal0.core.override import DOWN, UP, Aspect, Override, differs
+from hal0.core.override import DOWN, UP, Aspect, Override, differs, of_aspect
 from hal0.core.quantity import show_duration
 from hal0.core.spec import DesiredSlot
 from hal0.core.validate import did_you_mean
@@ -97,6 +97,8 @@ async def _record(reconciler: Reconciler, request: ActRequest, slot: DesiredSlot
     put = [override for override in asked if differs(override, slot)]
     kept = {override.key for override in put}
     over = [(request.slot, aspect) for aspect in Aspect] if request.verb is Verb.RESET else [own.key for own in asked]
+    if request.verb is Verb.UNLOAD or request.model:
+        over.append((request.slot, Aspect.HOLD))  # whoever says what should run need not know what does
     reconciler.store.overrides.change(put, drop=[key for key in over if key not in kept])
     reconciler.attempts.pop(request.slot, None)
     reconciler.store.ledger.add_acts([_told(reconciler, request)])
@@ -152,7 +154,10 @@ async def _model(reconciler: Reconciler, request: ActRequest, slot: DesiredSlot)
 
 
 def _invocation(reconciler: Reconciler, name: str) -> str:
-    """Return which run of a slot a restart has to end. Raises where none is seen."""
+    """Return which run of a slot a restart has to end. Raises where none is seen, or nobody knows what to start."""
+    if name in of_aspect(reconciler.store.overrides.rows, Aspect.HOLD):
+        hint = f"hal0 slot reset {name} makes it what its manifest says, hal0 slot load {name} --model M another"
+        raise Conflict(f"slot {name} runs as it was found when the store was lost: nobody knows from what", hint=hint)
     seen = reconciler.observer.seen.get(name)
     if seen is None or isinstance(seen.service, Unknown):
         raise HostUnreachable(f"slot {name} can't be seen now", hint=f"hal0 slot show {name} says why")

@@ -21,6 +21,7 @@ from hal0.core.observed import Observed, ProbeResult
 from hal0.core.override import Override, expired, spent
 from hal0.core.plan import plan
 from hal0.core.reasons import is_as_declared
+from hal0.core.rebuild import is_seen
 from hal0.core.schedule import UNDECLARED, Placement, Standing, Verdict
 from hal0.core.spec import Desired
 from hal0.core.status import Snapshot
@@ -44,6 +45,7 @@ from hal0.loop.observe import Observer, is_active
 from hal0.loop.prove import Prover
 from hal0.loop.publish import Publisher
 from hal0.loop.queue import WorkQueue
+from hal0.loop.rebuild import hold
 from hal0.loop.requests import Requests
 
 _log = logging.getLogger(__name__)
@@ -120,10 +122,14 @@ class Reconciler:
             await self._load()
         if leave.asked:
             self.history.begin(leave.asked, self.desired)
+        unknown = self.desired.slots.keys() - self.store.specs.keys()
         observed = await self._observe(keys)
         self._drop(spent(self.store.overrides.rows, self.desired, self.store.specs, observed))
         world = self.world(observed)
         current = plan(world, prune_all=leave.prune_all)
+        if hold(self.store, world, current, unknown, self.clock.wall()):
+            world = self.world(observed)
+            current = plan(world, prune_all=leave.prune_all)
         self._publish(world, current)
         return current.limited(leave.limit)
 
@@ -146,7 +152,7 @@ class Reconciler:
 
     def _drop(self, over: tuple[Override, ...]) -> None:
         for override in over:
-            _log.info("slot %s: override %s %s %s is over", *override.key, override.value, override.by)
+            _log.info("slot %s: override %s %s %s is over", *override.key, override.said, override.by)
         self.store.overrides.change(drop=[override.key for override in over])
 
     @property
@@ -228,7 +234,7 @@ class Reconciler:
             seen = observed.slot(name)
             if name in self._busy or not is_as_declared(slot, seen):
                 continue
-            if self.store.specs.get(name) != slot.spec:
+            if self.store.specs.get(name) != slot.spec and is_seen(seen):
                 self.store.remember(slot.spec)
             if is_active(seen):
                 self.store.note_start(name)

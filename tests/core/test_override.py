@@ -24,7 +24,7 @@ from hal0.core.override import (
     spent,
 )
 from hal0.core.plan import plan
-from hal0.core.schedule import Demand, placement
+from hal0.core.schedule import Demand, Verdict, placement
 from hal0.core.spec import Desired
 from hal0.core.steps import Action, StepKind
 from hal0.core.world import World
@@ -165,8 +165,11 @@ def test_a_run_override_beats_policy_and_demand_and_suspend_beats_it(
     demand = {name: Demand(0.0, in_flight) for name in NAMES} if used else {}
     found, plain = placement(WANTED, demand, 10.0, own), placement(WANTED, demand, 10.0)
     asked = {each.slot: each for each in own if each.aspect is Aspect.RUN}
+    held = {each.slot for each in own if each.aspect is Aspect.HOLD}
     for name in NAMES:
-        if name == "kept" or name not in asked:
+        if name in held and name != "kept":
+            assert found[name] == Verdict(up=True, why="as found when the store was lost")
+        elif name == "kept" or name not in asked:
             assert found[name] == plain[name]
         else:
             assert found[name].up is (asked[name].value == UP)

@@ -207,6 +207,26 @@ def test_restarting_the_daemon_restarts_no_slot(host: Host) -> None:
     assert {name: host.container(name) for name in before} == before
 
 
+def test_a_lost_store_stops_no_slot_not_even_one_that_was_loaded_by_hand(host: Host) -> None:
+    host.manifest("third.toml", slot_manifest("third", run="never"))
+    host.until("the slot declared", lambda: "third" in [slot["name"] for slot in host.status()["slots"]])
+    host.hal0("slot", "load", "third")
+    before = {name: host.container(name) for name in ("chat", "embed", "third")}
+    assert all(before.values())
+    host.systemctl("stop", API)
+    host.shell.run("sh", "-c", "rm /var/lib/hal0/hal0.db*")
+    host.systemctl("start", API)
+    host.until_ready("chat", "embed", "third")
+    host.hal0("apply")
+    assert {name: host.container(name) for name in before} == before
+    assert [own["aspect"] for own in host.slot("third")["overrides"]] == ["hold"]
+    assert host.ask("http://127.0.0.1:8080/v1", "third")["whole"]
+    host.hal0("slot", "reset", "third")
+    host.until("the slot down", lambda: not host.container("third"))
+    assert (host.container("chat"), host.container("embed")) == (before["chat"], before["embed"])
+    host.remove_manifest("third.toml")
+
+
 @pytest.mark.parametrize("moment", ["the file is written", "the unit stops", "a while later"])
 def test_a_daemon_killed_in_the_middle_of_an_apply_ends_where_it_would_have(host: Host, moment: str) -> None:
     marker = f"0.{len(moment)}"
