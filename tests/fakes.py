@@ -259,14 +259,19 @@ SILENT = Reply(0, "no answer in 45 s")
 
 @dataclass
 class FakeCompleter:
-    """``Completer`` that answers ``reply`` to all; with ``hold``, only once that is set. ``asked`` are the ports."""
+    """``Completer`` that answers ``reply`` to all; with ``hold``, only once that is set.
+
+    ``asked`` are the ports, ``deadlines`` how long each had.
+    """
 
     reply: Reply = GOOD
     hold: asyncio.Event | None = None
     asked: list[int] = field(default_factory=list)
+    deadlines: list[float] = field(default_factory=list)
 
     async def complete(self, port: int, ask: Ask) -> Reply:
         self.asked.append(port)
+        self.deadlines.append(ask.deadline)
         if self.hold:
             await self.hold.wait()
         return self.reply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
@@ -60,6 +61,8 @@ def engine_args(spec: SlotSpec, *, host: str, port: int) -> tuple[str, ...]:
     args = ["--model", "{model}", "--host", host, "--port", str(port), "--alias", spec.name, "--metrics"]
     if spec.context_size is not None:
         args += ["--ctx-size", str(spec.context_size)]
+    if spec.sleep_after is not None:
+        args += ["--sleep-idle-seconds", str(math.ceil(spec.sleep_after))]
     if not _has_flag(spec.args, _THREAD_FLAGS):
         args += ["--threads", str(spec.threads)]
     if flag := _TYPE_FLAGS.get(spec.type):

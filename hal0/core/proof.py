@@ -23,11 +23,15 @@ _QUESTIONS: Mapping[SlotType, tuple[str, Mapping[str, Any], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request to an engine: where it goes, its JSON, and the member that a good answer has."""
+    """A request to an engine: where it goes, its JSON, and the member that a good answer has.
+
+    ``deadline`` is in seconds, for the whole exchange.
+    """
 
     path: str
     body: bytes
     member: str
+    deadline: float = DEADLINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,14 @@ class Proof:
         return not self.ok and not 0 < self.status < _SERVER_FAULT
 
 
-def ask_of(spec: SlotSpec) -> Ask | None:
-    """Return the request that proves a slot's engine; None for types that have no cheap one: their probe has to do."""
+def ask_of(spec: SlotSpec, *, is_healthy: bool = False) -> Ask | None:
+    """Return the request that proves a slot's engine; None for types that have no cheap one: their probe has to do.
+
+    ``is_healthy``: its probe answers. It does so too while an engine that slept loads its model again.
+    """
     if spec.type not in _QUESTIONS:
         return None
     path, question, member = _QUESTIONS[spec.type]
     body = {**spec.serving.set, **question, "model": spec.model}
-    return Ask(spec.serving.paths.get(path, path), json.dumps(body).encode(), member)
+    waking = spec.start_deadline if is_healthy and spec.sleep_after is not None else 0.0
+    return Ask(spec.serving.paths.get(path, path), json.dumps(body).encode(), member, DEADLINE + waking)

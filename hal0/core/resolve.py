@@ -16,13 +16,16 @@ from hal0.core.endpoints import engine_paths
 from hal0.core.fields import parse_listen
 from hal0.core.index import Index, exclusion_errors, fallback_errors, index, prefix_of
 from hal0.core.launch import launch, qualified_image
+from hal0.core.quantity import show_duration
 from hal0.core.render import Templates
 from hal0.core.schema import (
     Device,
+    Engine,
     HostManifest,
     Manifest,
     ModelManifest,
     ProfileManifest,
+    RunPolicy,
     SlotManifest,
     UpstreamManifest,
 )
@@ -156,6 +159,9 @@ def _references(
     elif lack := _lack(profile.manifest, facts):
         errors.append(slot.error(f"profile {wanted!r} {lack}", "profile"))
         profile = None
+    elif sleepless := _sleepless(slot.manifest, profile.manifest):
+        errors.append(slot.error(sleepless[0], "sleep_after", hint=sleepless[1]))
+        profile = None
     return model, profile, errors
 
 
@@ -182,6 +188,19 @@ def _lack(profile: ProfileManifest, facts: HostFacts) -> str:
     return ""
 
 
+def _sleepless(slot: SlotManifest, profile: ProfileManifest) -> tuple[str, str] | None:
+    """Return why a slot's engine can't sleep, or never would, with a hint; None where it can or need not."""
+    if slot.sleep_after is None:
+        return None
+    if profile.engine is Engine.CUSTOM:
+        hint = "leave it out; if the engine has a flag for it, put that into `args`"
+        return f"profile {profile.name!r} has an engine of its own, which hal0 can't tell to sleep", hint
+    if slot.run is RunPolicy.ON_DEMAND and slot.sleep_after >= slot.idle_timeout:
+        hint = "make it shorter, idle_timeout longer, or leave it out"
+        return f"the slot is stopped after {show_duration(slot.idle_timeout)} unused, before it would sleep", hint
+    return None
+
+
 def _spec(
     slot: Located[SlotManifest],
     model: ModelManifest,
@@ -204,6 +223,7 @@ def _spec(
         context_size=own.context_size or model.context_size,
         aliases=tuple(own.aliases),
         idle_timeout=own.idle_timeout,
+        sleep_after=own.sleep_after,
         env={**profile.env, **own.env},
         args=(*profile.args, *own.args),
         memory=own.limits.memory,

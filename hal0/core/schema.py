@@ -126,6 +126,9 @@ class SlotManifest(Strict):
     context_size: Tokens | None = Field(None, description="tokens; by default what the model states")
     aliases: list[ModelId] = Field(default_factory=list, description="further names that /v1 answers to")
     idle_timeout: Duration = Field(900.0, description="an on-demand slot is unloaded after this long unused")
+    sleep_after: Duration | None = Field(
+        None, ge=1, description="the engine lets go of its model after this long unused, and stays up"
+    )
     env: Env = Field(default_factory=dict, description="environment of the engine; anyone may read it: no secrets")
     args: Args = Field(default_factory=list, description="appended to the engine's command line")
     limits: Limits = Field(default_factory=Limits)

@@ -171,6 +171,7 @@ class SlotSpec:
     source: str
     serving: Serving = Serving()
     placing: Placing = Placing()
+    sleep_after: float | None = None
 
     @property
     def source_file(self) -> str:

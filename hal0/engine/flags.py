@@ -84,6 +84,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(("-cram", "--cache-ram"), "cache_ram_mib", int, help="MiB of host memory for saved prompts"),
     Flag(("--cache-reuse",), "n_cache_reuse", int),
     Flag(("-to", "--timeout"), "timeout_read", int),
+    Flag(("--sleep-idle-seconds",), "sleep_idle_seconds", int, help="let go of the model after so long unused"),
     Flag(("--slot-save-path",), "slot_save_path", str),
     Flag(("--api-prefix",), "api_prefix", str),
     Flag(("-s", "--seed"), "sampling.seed", int),

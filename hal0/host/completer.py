@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import httptools
 
-from hal0.core.proof import DEADLINE, Reply
+from hal0.core.proof import Reply
 
 if TYPE_CHECKING:
     from hal0.core.proof import Ask
@@ -22,18 +22,15 @@ _MOST = 4 * 2**20
 
 
 class HttpCompleter:
-    """Implements ``Completer`` over loopback HTTP; ``deadline`` is in seconds for the whole exchange."""
-
-    def __init__(self, *, deadline: float = DEADLINE) -> None:
-        self._deadline = deadline
+    """Implements ``Completer`` over loopback HTTP."""
 
     async def complete(self, port: int, ask: Ask) -> Reply:
         """Ask the engine on a loopback port and say what came of it. Never raises."""
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(ask.deadline):
                 answer = await _exchange(port, ask)
         except TimeoutError:
-            return Reply(0, f"no answer in {self._deadline:g} s")
+            return Reply(0, f"no answer in {ask.deadline:g} s")
         except (OSError, *_FAULTS) as error:
             return Reply(0, _in_a_line(error))
         return _meaning(answer, ask.member)

@@ -100,7 +100,7 @@ class Completer(Protocol):
     """Asks engines for real answers, past the dispatcher: nothing counts these as use."""
 
     async def complete(self, port: int, ask: Ask) -> Reply:
-        """Ask the engine on a loopback port and say what came of it, within a deadline. Never raises."""
+        """Ask the engine on a loopback port and say what came of it, within the ask's deadline. Never raises."""
 
 
 class Clock(Protocol):

@@ -75,5 +75,5 @@ class Prover:
         self.queue.add(slot.name)
 
     async def _ask(self, slot: SlotStatus) -> Reply:
-        ask = ask_of(slot.serves)
+        ask = ask_of(slot.serves, is_healthy=slot.failing is None)
         return _NO_REQUEST if ask is None else await self.completer.complete(slot.serves.port, ask)

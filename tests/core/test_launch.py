@@ -61,6 +61,12 @@ def test_the_least_slot_is_this_command_line() -> None:
     ]
 
 
+@pytest.mark.parametrize("build", [podman, process])
+def test_an_engine_is_told_in_whole_seconds_when_to_sleep(build: Callable[..., list[str]]) -> None:
+    assert values(build(sleep_after=90.2), "--sleep-idle-seconds") == ["91"]
+    assert values(build(), "--sleep-idle-seconds") == []
+
+
 @any_slot
 @given(desired_slots("systemd"))
 def test_every_container_is_hardened_and_named_and_labelled_as_its_slots(world: World) -> None:

@@ -107,6 +107,8 @@ def test_the_least_slot_has_every_default_made_explicit() -> None:
         ("model", "", "m"),
         ("memory", "limits: {memory: 1Gi}", 2**30),
         ("idle_timeout", "idle_timeout: 1m", 60.0),
+        ("sleep_after", "sleep_after: 1m", 60.0),
+        ("sleep_after", "", None),
     ],
 )
 def test_what_a_slot_says_wins_over_its_model_and_its_profile(key: str, text: str, value: object) -> None:
@@ -227,6 +229,29 @@ def test_a_reference_that_leads_nowhere_is_named_with_a_hint(text: str, facts: H
     found = desire(MODEL + "---\nkind: Slot\nname: chat\n" + text, facts=facts)
     assert [text.startswith(f"a.yaml:{problem}") for text in problems(found)] == [True]
     assert not found.slots
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "run: on-demand\nidle_timeout: 5m\nsleep_after: 300",
+            "sleep_after: the slot is stopped after 5m unused, before it would sleep",
+        ),
+        ("profile: p\nsleep_after: 1m", "sleep_after: profile 'p' has an engine of its own, which hal0 can't tell to "),
+        ("sleep_after: 0.5s", "sleep_after: input should be greater than or equal to 1"),
+    ],
+)
+def test_a_slot_that_would_never_sleep_is_refused(text: str, problem: str) -> None:
+    profile = "---\nkind: Profile\nname: p\nengine: custom\nimage: i\n"
+    found = desire(MODEL + "---\n" + CHAT + text + "\n" + profile)
+    assert [problem in text for text in problems(found)] == [True]
+    assert not found.slots
+
+
+@pytest.mark.parametrize("text", ["run: on-demand\nidle_timeout: 5m\nsleep_after: 299", "sleep_after: 4h"])
+def test_a_slot_may_sleep_before_it_is_stopped_or_if_it_never_is(text: str) -> None:
+    assert spec_of(CHAT + text + "\n").sleep_after in {299.0, 14400.0}
 
 
 def test_every_broken_reference_of_a_slot_is_named_at_once() -> None:

@@ -81,6 +81,7 @@ EXAMPLES: dict[str, dict[str, str]] = {
         "context_size": "8192",
         "aliases": "[gpt-4o-mini, default]",
         "idle_timeout": "15m",
+        "sleep_after": "5m",
         "env": "{LLAMA_LOG_COLORS: '0'}",
         "args": "[--parallel, 2]",
         "limits.memory": "8Gi",

@@ -48,6 +48,10 @@ class Engine:
         except OSError:
             return 0
 
+    def sleeps(self) -> bool:
+        with self.get("/props") as answer:
+            return bool(json.load(answer)["is_sleeping"])
+
     def seen_until_ready(self) -> set[int]:
         seen = set()
         end = time.monotonic() + DEADLINE
@@ -133,6 +137,21 @@ def test_embeddings(tmp_path: Path, model_path: Path) -> None:
         engine.seen_until_ready()
         with engine.post("/v1/embeddings", input="hello") as answer:
             assert len(json.load(answer)["data"][0]["embedding"]) == 576
+
+
+def test_an_engine_that_sleeps_is_not_woken_by_probes_and_answers_the_next_request(
+    tmp_path: Path, model_path: Path
+) -> None:
+    with running(tmp_path, model_path, "--sleep-idle-seconds", "1") as engine:
+        engine.seen_until_ready()
+        end = time.monotonic() + DEADLINE
+        while not engine.sleeps():
+            assert engine.health() == 200
+            assert time.monotonic() < end, engine.log.read_text()
+        assert [engine.health() for _ in range(20)] == [200] * 20
+        assert engine.sleeps()
+        with engine.post("/v1/chat/completions", messages=[{"role": "user", "content": "Hi"}], max_tokens=2) as answer:
+            assert json.load(answer)["choices"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -169,6 +169,16 @@ async def test_an_engine_that_answers_is_no_suspect_any_more(scene: Scene) -> No
     assert calls(scene) == []
 
 
+async def test_an_engine_that_may_have_slept_has_time_to_load_its_model_again(scene: Scene) -> None:
+    await up(scene, MODEL, slot("chat", sleep_after="5m"), slot("awake"))
+    for name in ("awake", "chat"):
+        scene.reconciler.prover.suspect(name)
+        await scene.pass_(60)
+    hang(scene)
+    await scene.pass_(11)
+    assert scene.completer.deadlines == [45, 645, 45]
+
+
 async def test_a_suspect_with_requests_at_it_is_asked_when_they_have_ended(scene: Scene) -> None:
     await up(scene)
     await serve(scene)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -225,6 +226,25 @@ def test_a_lost_store_stops_no_slot_not_even_one_that_was_loaded_by_hand(host: H
     host.until("the slot down", lambda: not host.container("third"))
     assert (host.container("chat"), host.container("embed")) == (before["chat"], before["embed"])
     host.remove_manifest("third.toml")
+
+
+def test_an_engine_sleeps_unused_is_not_woken_by_looks_and_answers_again(host: Host) -> None:
+    host.manifest("third.toml", slot_manifest("third", sleep_after="1s"))
+    host.until_ready("third")
+    port = host.slot("third")["port"]
+    host.until("an engine that sleeps", lambda: _sleeps(host, port))
+    for _ in range(3):
+        host.hal0("apply")
+    assert _sleeps(host, port)
+    assert host.slot("third")["state"] == "ready"
+    assert host.ask("http://127.0.0.1:8080/v1", "third")["whole"]
+    host.remove_manifest("third.toml")
+    host.until("the slot gone", lambda: "third" not in [slot["name"] for slot in host.status()["slots"]])
+
+
+def _sleeps(host: Host, port: int) -> bool:
+    look = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:{port}/props').read().decode())"
+    return bool(json.loads(host.shell.run(sys.executable, "-c", look).stdout)["is_sleeping"])
 
 
 @pytest.mark.parametrize("moment", ["the file is written", "the unit stops", "a while later"])
