@@ -259,12 +259,13 @@ SILENT = Reply(0, "no answer in 45 s")
 
 @dataclass
 class FakeCompleter:
-    """``Completer`` that answers ``reply`` to all; with ``hold``, only once that is set.
+    """``Completer`` that answers ``reply`` to all, but for the ports in ``replies``; with ``hold``, once that is set.
 
     ``asked`` are the ports, ``deadlines`` how long each had.
     """
 
     reply: Reply = GOOD
+    replies: dict[int, Reply] = field(default_factory=dict)
     hold: asyncio.Event | None = None
     asked: list[int] = field(default_factory=list)
     deadlines: list[float] = field(default_factory=list)
@@ -274,7 +275,7 @@ class FakeCompleter:
         self.deadlines.append(ask.deadline)
         if self.hold:
             await self.hold.wait()
-        return self.reply
+        return self.replies.get(port, self.reply)
 
 
 @dataclass

@@ -58,7 +58,9 @@ def overcommitted(world: World) -> dict[str, str]:
     """Return the slots that should always be up and can't be, beside the others of that kind; and why."""
     kept = {name: want for name, want in world.wants.items() if _is_kept(world, name, want)}
     desired = replace(world.desired, slots={name: world.desired.slots[name] for name in kept})
-    alone = replace(world, desired=desired, owned={}, demand={}, busy=frozenset(), stopping=frozenset())
+    alone = replace(
+        world, desired=desired, owned={}, stand_ins={}, replacing={}, demand={}, busy=frozenset(), stopping=frozenset()
+    )
     down = frozenset(name for name, tenant in tenants(alone, kept).items() if not tenant.resident)
     verdicts = place(alone, down).verdicts
     return {name: verdict.why for name, verdict in verdicts.items() if verdict.standing in _OUT}

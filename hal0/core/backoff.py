@@ -54,6 +54,12 @@ def settled(attempt: Attempt, now: float) -> Attempt | None:
     return None if is_over else replace(attempt, settled=True, error="")
 
 
+def failed(before: Attempt | None, spec_hash: str, now: float, error: str) -> Attempt:
+    """Return the attempt whose engine turned out ``now`` not to work: the wait for the next one begins here."""
+    attempt = before if before and before.spec_hash == spec_hash else tried(None, spec_hash, now)
+    return attempt if attempt.error else replace(attempt, at=now, error=error)
+
+
 def tried(before: Attempt | None, spec_hash: str, now: float, error: str = "", *, failed: bool = False) -> Attempt:
     """Return the attempt after one more try. ``failed``: it was for an engine that had ended, or hung, by itself."""
     count = before.count if before and holds(before, spec_hash, failed=failed) else 0

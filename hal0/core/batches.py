@@ -18,9 +18,9 @@ def batches(plan: Plan, ports: Mapping[str, frozenset[int]]) -> Iterator[Plan]:
         if slot in left:
             part = _tied(slot, left, ports)
             left -= part
-            yield plan.limited(part)
+            yield plan.part(part)
     if left:
-        yield plan.limited(left)
+        yield plan.part(left)
 
 
 def _tied(slot: str, among: frozenset[str], ports: Mapping[str, frozenset[int]]) -> frozenset[str]:

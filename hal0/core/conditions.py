@@ -13,7 +13,7 @@ from hal0.core.pools import Claim
 from hal0.core.proof import Proof
 from hal0.core.quantity import show_duration
 from hal0.core.schedule import ALWAYS, Demand, Standing, Verdict
-from hal0.core.spec import DesiredSlot, SlotSpec
+from hal0.core.spec import DesiredSlot
 from hal0.core.state import SlotState
 from hal0.core.steps import Action, Change
 
@@ -44,8 +44,9 @@ class Signs:
     """What, besides the observation, a status is derived from. ``change`` is the plan's for this slot.
 
     ``fresh``: it was looked at for this status. ``verdict``: whether it should be up now. ``overrides`` are the slot's.
-    ``pulling``: its image is on the way. ``last_lines`` are the journal's. ``applied`` is the spec that was last
-    applied to the slot. ``claim`` is on ``pool``, which is empty where none is known.
+    ``pulling``: its image is on the way. ``last_lines`` are the journal's. ``replacing`` tells of its stand-in, and
+    ``no_replacement`` why the last one failed; empty where there is nothing to tell. ``claim`` is on ``pool``, which is
+    empty where none is known.
     """
 
     change: Change | None = None
@@ -56,7 +57,8 @@ class Signs:
     attempt: Attempt | None = None
     demand: Demand | None = None
     last_lines: tuple[str, ...] = ()
-    applied: SlotSpec | None = None
+    replacing: str = ""
+    no_replacement: str = ""
     now: float = 0.0
     pool: str = ""
     claim: Claim | None = None
@@ -72,13 +74,18 @@ class Signs:
         return self.demand.serving if self.demand else 0
 
 
-def conditions(slot: DesiredSlot, seen: SlotObservation, signs: Signs, state: SlotState) -> tuple[Condition, ...]:
-    """Return all six conditions of a slot, in the order of ``ConditionType``."""
+def conditions(
+    slot: DesiredSlot, seen: SlotObservation, own: SlotObservation, signs: Signs, state: SlotState
+) -> tuple[Condition, ...]:
+    """Return all six conditions of a slot, in the order of ``ConditionType``.
+
+    ``seen`` is the engine that its requests go to, and ``state`` how far that one is; ``own`` is the slot's own one.
+    """
     ready = _ready(seen, signs, state)
     stalled = _stalled(slot, seen, signs, state)
     return (
         _accepted(slot),
-        _synced(slot, seen, signs),
+        _synced(slot, own, signs),
         _running(seen),
         ready,
         _reconciling(slot, signs, state, ready=ready, stalled=stalled),
@@ -171,6 +178,8 @@ def _reconciling(
         return Condition(kind, status=False, reason="Suspended")
     if stalled.status:
         return Condition(kind, status=False, reason=stalled.reason)
+    if signs.replacing:
+        return Condition(kind, status=True, reason="Replacing", message=signs.replacing)
     if signs.verdict.standing is Standing.WAITS and signs.change is not None:
         return Condition(kind, status=True, reason="WaitingForRoom", message=signs.verdict.why)
     if signs.change is not None and not is_left_alone(signs.change):
@@ -192,6 +201,8 @@ def _stalled(slot: DesiredSlot, seen: SlotObservation, signs: Signs, state: Slot
         word, colon, _ = change.reasons[0].field.partition(":")
         word = word if colon and word.isalpha() else "Refused"
         return Condition(kind, status=True, reason=word, message=message)
+    if signs.no_replacement:
+        return Condition(kind, status=True, reason="ReplacementFailed", message=signs.no_replacement)
     service, wedged = known(seen.service), seen.wedged(signs.serving)
     if state is SlotState.ERROR and wedged and (change is None or is_left_alone(change)):
         return Condition(kind, status=True, reason="Wedged", message=_unanswered(wedged))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hal0.core.backoff import holds, not_before
+from hal0.core.backoff import Attempt, holds, not_before
 from hal0.core.quantity import show_duration
 from hal0.core.schema import DriftPolicy
 from hal0.core.spec import DesiredSlot
@@ -18,7 +18,7 @@ def held_back(world: World, slot: DesiredSlot, change: Change) -> Change:
     """Return the change, or why it waits: by drift policy, or because the last try is too fresh."""
     if change.action in {Action.WAIT, Action.REFUSE}:
         return change
-    policy, serving = slot.spec.drift, world.serving(slot.spec.name)
+    policy, serving = slot.spec.drift, world.serving(slot.spec.key)
     if change.is_drift and policy is DriftPolicy.ALERT:
         return waiting(change, Reason("drift policy", "", "alert: left as it is", drift=True))
     if change.is_drift and policy is DriftPolicy.HEAL_WHEN_IDLE and serving:
@@ -32,9 +32,14 @@ def backed_off(world: World, change: Change, spec_hash: str = "") -> Change:
     starts = change.has(StepKind.START) or change.action is Action.DELETE
     held = attempt is not None and holds(attempt, spec_hash, failed=change.is_fault)
     if starts and attempt and held and world.now < not_before(change.slot, attempt):
-        left = show_duration(not_before(change.slot, attempt) - world.now)
-        return waiting(change, Reason(f"{_RETRY}{attempt.count}", attempt.error or "did not get ready", f"in {left}"))
+        return waiting(change, retry_reason(change.slot, attempt, world.now))
     return change
+
+
+def retry_reason(engine: str, attempt: Attempt, now: float) -> Reason:
+    """Return why an engine is not tried again yet: what came of the last try, and how long it is to wait."""
+    left = show_duration(not_before(engine, attempt) - now)
+    return Reason(f"{_RETRY}{attempt.count}", attempt.error or "did not get ready", f"in {left}")
 
 
 def waits_for_retry(change: Change) -> bool:

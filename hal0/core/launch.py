@@ -96,7 +96,7 @@ def _model_mount(path: str, model_dir: str) -> tuple[str, str]:
 
 def _identity(spec: SlotSpec) -> list[str]:
     return [
-        f"--name={container_name(spec.name)}",
+        f"--name={container_name(spec.key)}",
         "--replace",
         "--rm",
         "--detach",
@@ -104,7 +104,7 @@ def _identity(spec: SlotSpec) -> list[str]:
         "--cgroups=split",
         "--sdnotify=conmon",
         "--log-driver=passthrough",
-        f"--label={LABEL_SLOT}={spec.name}",
+        f"--label={LABEL_SLOT}={spec.key}",
         f"--publish=127.0.0.1:{spec.port}:{spec.container_port}",
     ]
 

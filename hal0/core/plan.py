@@ -10,10 +10,10 @@ from dataclasses import replace
 from hal0.core.arbiter import place
 from hal0.core.definition import stamp
 from hal0.core.facts import Known, Unknown, known
-from hal0.core.hold import held_back, waiting, waits
+from hal0.core.hold import backed_off, held_back, retry_reason, waiting, waits
 from hal0.core.observed import Activity, SlotObservation
 from hal0.core.override import deviations
-from hal0.core.prune import pruned
+from hal0.core.prune import pruned, removal
 from hal0.core.reasons import (
     TEMPLATE_UNIT,
     activity_reasons,
@@ -25,8 +25,10 @@ from hal0.core.reasons import (
     restart_reasons,
     unknown_reason,
 )
+from hal0.core.replace import Replacement, held_try
 from hal0.core.schedule import Standing, Verdict
 from hal0.core.spec import DesiredSlot
+from hal0.core.standin import Stage
 from hal0.core.steps import Action, Change, Plan, Reason, Step, StepKind
 from hal0.core.world import World
 
@@ -38,12 +40,13 @@ _UNUSABLE = {
 
 def plan(world: World, *, prune_all: bool = False) -> Plan:
     """Return what to do now. ``prune_all`` allows to remove more than half of the slots."""
-    wished = {name: change for name in world.desired.slots if (change := _wished(world, name, world.wants[name]))}
+    wished = {name: change for name in world.desired.slots if (change := _own(world, name))}
     starts = frozenset(name for name, change in wished.items() if change.has(StepKind.START))
     pulls = frozenset(name for name in starts if wished[name].has(StepKind.PULL))
     placement = place(world, starts, pulls)
     kept = (_placed(world, name, wished.get(name), placement.verdicts[name]) for name in world.desired.slots)
-    changes = (*(change for change in kept if change), *pruned(world, prune_all=prune_all))
+    beside = (_beside(world, found, placement.verdicts[name]) for name, found in world.replacing.items())
+    changes = (*(change for change in (*kept, *beside) if change), *pruned(world, prune_all=prune_all))
     overrides = deviations(world.desired, world.overrides)
     return Plan(changes, world.desired.generation, world.desired.revision, overrides, placement)
 
@@ -77,18 +80,40 @@ def _without_start(change: Change, reason: Reason) -> Change:
     return replace(change, steps=steps, reasons=(*change.reasons, reason))
 
 
+def _own(world: World, name: str) -> Change | None:
+    """Return what a slot's own engine needs, or why that waits: for its stand-in, or for another try of that."""
+    change, found = _wished(world, name, world.wants[name]), world.replacing.get(name)
+    if change is None or found is None or not change.stops:
+        return change
+    if world.observed.slot(name).model == Known(value=False):
+        return _without_model(world.desired.slots[name])
+    if not found.leaves_own:
+        return replace(change, reasons=(*change.reasons, found.reason))
+    attempt = held_try(world, found)
+    return waiting(change, found.reason if attempt is None else retry_reason(found.key, attempt, world.now))
+
+
+def _beside(world: World, found: Replacement, verdict: Verdict) -> Change | None:
+    """Return what becomes of a slot's stand-in. Its tries are counted for the spec that the slot is to have."""
+    slot, is_evicted = world.desired.slots[found.slot], not verdict.up and verdict.standing is not Standing.DRAINS
+    if found.goes or (is_evicted and found.is_there and not slot.spec.suspend):
+        return backed_off(world, removal(world, found.key, Reason("stand-in", "", found.why)))
+    change = _change(world, found.stand_in, found.seen, verdict) if found.stage is Stage.LOAD else None
+    return change and backed_off(world, replace(change, reasons=(found.reason, *change.reasons)), slot.spec_hash)
+
+
 def _change(world: World, slot: DesiredSlot, seen: SlotObservation, verdict: Verdict) -> Change | None:
     """Return what one slot needs, before policy and backoff have their say."""
-    name = slot.spec.name
+    name = slot.spec.key
     if isinstance(seen.definition, Unknown) or isinstance(seen.service, Unknown):
         return waits(name, unknown_reason(seen))
     if refusal := foreign(name, seen):
         return Change(name, Action.REFUSE, (Reason(refusal, "", ""),))
     service = seen.service.value
     if verdict.up and seen.model == Known(value=False) and not (service and service.activity is Activity.ACTIVE):
-        return Change(name, Action.REFUSE, (Reason(f"ModelMissing: there is no {slot.spec.model_path}", "", ""),))
+        return _without_model(slot)
     before = seen.definition.value.text if seen.definition.value else None
-    written = definition_reasons(slot, before, world.owned.get(name))
+    written = definition_reasons(slot, before, world.applied(name))
     if not written and service and service.load in _UNUSABLE:
         return Change(name, Action.REFUSE, (Reason(_UNUSABLE[service.load], "", ""),))
     reloaded = reload_reasons(slot, service) if not written else ()
@@ -110,9 +135,13 @@ def _change(world: World, slot: DesiredSlot, seen: SlotObservation, verdict: Ver
     return Change(name, _action(before, written, verdict, moved), reasons, steps, path, before, after)
 
 
+def _without_model(slot: DesiredSlot) -> Change:
+    return Change(slot.spec.key, Action.REFUSE, (Reason(f"ModelMissing: there is no {slot.spec.model_path}", "", ""),))
+
+
 def definition_name(slot: DesiredSlot) -> str:
     """Return how a definition that does not exist yet is called in a diff."""
-    return f"hal0-slot@{slot.spec.name}.service.d/50-hal0.conf" if slot.spec.image else f"slots/{slot.spec.name}.toml"
+    return f"hal0-slot@{slot.spec.key}.service.d/50-hal0.conf" if slot.spec.image else f"slots/{slot.spec.key}.toml"
 
 
 def _steps(
@@ -125,7 +154,7 @@ def _steps(
     move: bool,
     verdict: Verdict,
 ) -> tuple[Step, ...]:
-    name = slot.spec.name
+    name = slot.spec.key
     service = known(seen.service)
     is_up = bool(service and service.activity.is_up)
     replaced = write and _is_replaced(slot, seen)
@@ -153,7 +182,7 @@ def _is_replaced(slot: DesiredSlot, seen: SlotObservation) -> bool:
 
 
 def _new_text(world: World, slot: DesiredSlot) -> str:
-    return stamp(slot.body, slot=slot.spec.name, spec_hash=slot.spec_hash, generation=world.desired.generation)
+    return stamp(slot.body, slot=slot.spec.key, spec_hash=slot.spec_hash, generation=world.desired.generation)
 
 
 def _action(before: str | None, written: tuple[Reason, ...], verdict: Verdict, moved: tuple[Reason, ...]) -> Action:

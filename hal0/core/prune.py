@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hal0.core.engines import is_stand_in, slot_of
 from hal0.core.facts import Unknown, known
 from hal0.core.hold import backed_off, waits
 from hal0.core.observed import Activity, SlotObservation
 from hal0.core.reasons import foreign, unknown_reason
 from hal0.core.steps import Action, Change, Reason, Step, StepKind
 from hal0.core.world import World
+
+_NOT_DECLARED = Reason("manifest", "present", "removed")
 
 
 def pruned(world: World, *, prune_all: bool) -> Iterator[Change]:
@@ -23,7 +26,11 @@ def pruned(world: World, *, prune_all: bool) -> Iterator[Change]:
     refused = () if prune_all else _too_many(mine - world.deletions, gone)
     yield from refused
     for name in sorted(set(gone) - {change.slot for change in refused}):
-        yield backed_off(world, _removal(world, name))
+        yield backed_off(world, removal(world, name, _NOT_DECLARED))
+    kept = {*world.desired.slots, *(change.slot for change in refused)}
+    for engine in sorted(_stand_ins(world)):
+        if slot_of(engine) not in kept:
+            yield backed_off(world, removal(world, engine, _NOT_DECLARED))
 
 
 def _too_many(mine: set[str], gone: list[str]) -> tuple[Change, ...]:
@@ -37,7 +44,14 @@ def _too_many(mine: set[str], gone: list[str]) -> tuple[Change, ...]:
 
 def _owned(world: World) -> set[str]:
     """Return the slots that are hal0's: remembered, or carrying its mark or label."""
-    return set(world.owned) | {name for name, seen in world.observed.slots.items() if _is_marked(name, seen)}
+    marked = {name for name, seen in world.observed.slots.items() if _is_marked(name, seen)}
+    return set(world.owned) | {name for name in marked if not is_stand_in(name)}
+
+
+def _stand_ins(world: World) -> set[str]:
+    """Return the keys of the stand-ins that are hal0's: they are no slots, and count as none."""
+    marked = {name for name, seen in world.observed.slots.items() if _is_marked(name, seen)}
+    return set(world.stand_ins) | {name for name in marked if is_stand_in(name)}
 
 
 def _is_marked(name: str, seen: SlotObservation) -> bool:
@@ -45,7 +59,8 @@ def _is_marked(name: str, seen: SlotObservation) -> bool:
     return bool(mark and mark.slot == name) or bool(instance and instance.slot == name)
 
 
-def _removal(world: World, name: str) -> Change:
+def removal(world: World, name: str, why: Reason) -> Change:
+    """Return the removal of an engine that is not wanted any more, and of its definition."""
     seen = world.observed.slot(name)
     if isinstance(seen.definition, Unknown) or isinstance(seen.service, Unknown):
         return waits(name, unknown_reason(seen))
@@ -62,8 +77,7 @@ def _removal(world: World, name: str) -> Change:
         (True, Step(StepKind.FORGET, name)),
     ]
     path, before = (definition.path, definition.text) if definition else ("", None)
-    reasons = (Reason("manifest", "present", "removed"),)
-    return Change(name, Action.DELETE, reasons, tuple(step for wanted, step in steps if wanted), path, before, None)
+    return Change(name, Action.DELETE, (why,), tuple(step for wanted, step in steps if wanted), path, before, None)
 
 
 def _is_running(seen: SlotObservation) -> bool:

@@ -31,7 +31,7 @@ def is_as_declared(slot: DesiredSlot, seen: SlotObservation) -> bool:
     if isinstance(seen.definition, Unknown) or seen.definition.value is None:
         return False
     body, mark = split(seen.definition.value.text)
-    return mark is not None and mark.slot == slot.spec.name and body == slot.body
+    return mark is not None and mark.slot == slot.spec.key and body == slot.body
 
 
 def foreign(name: str, seen: SlotObservation) -> str:

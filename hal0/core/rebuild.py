@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from hal0.core.definition import split
+from hal0.core.engines import is_stand_in, slot_of
 from hal0.core.facts import Known, known
 from hal0.core.observed import Observed, SlotObservation
 from hal0.core.override import Aspect, Override, wish
@@ -37,10 +38,10 @@ def holds(current: Plan, desired: Desired, lost: Collection[str], wall: float) -
     the same. ``wall`` is in seconds since the epoch.
     """
     evicted = {name for name, found in current.placement.verdicts.items() if found.standing is Standing.EVICTED}
+    replaced = {slot_of(change.slot) for change in current.changes if change.stops or is_stand_in(change.slot)}
     return tuple(
-        Override(change.slot, Aspect.HOLD, wish(desired.slots[change.slot]), "hal0", wall)
-        for change in current.changes
-        if change.stops and change.slot in desired.slots and change.slot in lost and change.slot not in evicted
+        Override(name, Aspect.HOLD, wish(desired.slots[name]), "hal0", wall)
+        for name in sorted(replaced & desired.slots.keys() & set(lost) - evicted)
     )
 
 

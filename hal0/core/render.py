@@ -37,7 +37,7 @@ class Templates:
         return self._compiled[runtime].render(
             slot=spec,
             launch=launch,
-            container=container_name(spec.name),
+            container=container_name(spec.key),
             stop_timeout=round(spec.stop_timeout),
         )
 

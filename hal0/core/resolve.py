@@ -245,6 +245,7 @@ def _spec(
         source=slot.source,
         serving=_serving(own, profile),
         placing=_placing(own),
+        replace=own.replace,
     )
 
 

@@ -76,6 +76,13 @@ class DriftPolicy(StrEnum):
     HEAL_WHEN_IDLE = "heal-when-idle"
 
 
+class Replace(StrEnum):
+    """How the engine of a slot that is ready is replaced by one of another spec."""
+
+    AUTO = "auto"  # beside the old one, where memory and ports allow
+    IN_PLACE = "in-place"
+
+
 class Engine(StrEnum):
     """Whose command line a profile speaks. ``custom`` adds no flags: ``args`` is the whole of it."""
 
@@ -157,6 +164,9 @@ class SlotManifest(Strict):
     exclusive_with: list[Name] = Field(default_factory=list, description="slots that are never up together with it")
     claim: Size | None = Field(None, description="memory that it takes of its pool; by default hal0 finds out")
     pool: Name | None = Field(None, description="memory pool that it takes from; by default that of its device")
+    replace: Replace = Field(
+        Replace.AUTO, description="a ready engine gives way to a new one beside it where memory allows, or in place"
+    )
 
 
 class ModelManifest(Strict):

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from hal0.core.breaker import BreakerPolicy
 from hal0.core.definition import digest
 from hal0.core.documents import ManifestError
-from hal0.core.schema import Abort, Device, DriftPolicy, Engine, RunPolicy, SlotType, UpstreamApi
+from hal0.core.schema import Abort, Device, DriftPolicy, Engine, Replace, RunPolicy, SlotType, UpstreamApi
 from hal0.core.secretref import SecretRef
 
 RuntimeName: TypeAlias = Literal["systemd", "process"]
@@ -135,7 +135,8 @@ class SlotSpec:
     """One slot, resolved: its manifest, its model and its profile in one value.
 
     Sizes are bytes, durations seconds, ``context_size`` tokens. ``source`` is the manifest's ``file:line``.
-    ``image`` is empty in the process runtime.
+    ``image`` is empty in the process runtime. ``unit`` is the key of the engine (``hal0.core.engines``) that the
+    spec is of, where it is not the slot's own.
     """
 
     name: str
@@ -172,6 +173,13 @@ class SlotSpec:
     serving: Serving = Serving()
     placing: Placing = Placing()
     sleep_after: float | None = None
+    replace: Replace = Replace.AUTO
+    unit: str = ""
+
+    @property
+    def key(self) -> str:
+        """The key of its engine: what its unit, container and definition are called after."""
+        return self.unit or self.name
 
     @property
     def source_file(self) -> str:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from hal0.core.engines import stand_in_of
 from hal0.core.facts import Unknown, known
-from hal0.core.observed import SlotObservation
+from hal0.core.observed import Activity, SlotObservation
 from hal0.core.quantity import show_size
 from hal0.core.spec import DesiredSlot, HostSpec
 from hal0.core.state import SlotState
@@ -92,6 +92,15 @@ def view(slot: DesiredSlot, seen: SlotObservation, state: SlotState, proof: bool
     return View(_sight(seen, state, proof), found == slot.spec_hash)
 
 
+def is_absent(seen: SlotObservation) -> bool:
+    """Return whether nothing is left of an engine: no definition, no container, and no unit that does anything."""
+    if any(isinstance(fact, Unknown) for fact in (seen.definition, seen.service, seen.instance)):
+        return False
+    service = known(seen.service)
+    is_idle = service is None or service.activity is Activity.INACTIVE
+    return is_idle and not (known(seen.definition) or known(seen.instance))
+
+
 def stage(own: View, beside: View, method: Method, *, may_try: bool) -> Stage:
     """Return what is to be done with a slot's own engine and its stand-in.
 
@@ -112,8 +121,8 @@ def stage(own: View, beside: View, method: Method, *, may_try: bool) -> Stage:
 
 
 def leaves_own(now: Stage, own: View) -> bool:
-    """Return whether the slot's own engine is left as it is at a stage: while it serves, and its stand-in may yet."""
-    return now is Stage.HOLD or (now is Stage.LOAD and own.sight.can_serve)
+    """Return whether the slot's own engine is left as it is at a stage: while it serves, and no stand-in does."""
+    return now is Stage.HOLD or (now in {Stage.LOAD, Stage.DROP} and own.sight.can_serve)
 
 
 def serving_engine(slot: str, own: View, beside: View) -> str:
@@ -138,18 +147,13 @@ def spare_port(host: HostSpec, taken: Iterable[int], had: int | None) -> int | N
 
 
 def _sight(seen: SlotObservation, state: SlotState, proof: bool | None) -> Sight:
+    if is_absent(seen):
+        return Sight.ABSENT
     if state.is_dispatchable:
         return Sight.READY if proof is None else Sight.PROVED if proof else Sight.FAILED
     if state is SlotState.ERROR:
         return Sight.FAILED
-    if state.is_loading:
-        return Sight.LOADING
-    return Sight.ABSENT if _is_absent(seen) else Sight.DOWN
-
-
-def _is_absent(seen: SlotObservation) -> bool:
-    """Return whether nothing of an engine that can be seen is left: no definition, no unit, no container."""
-    return not (known(seen.definition) or known(seen.service) or known(seen.instance))
+    return Sight.LOADING if state.is_loading else Sight.DOWN
 
 
 def _without(own: View, way: Method, *, may_try: bool) -> Stage:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 
+from hal0.core.engines import slot_of
 from hal0.core.override import Deviation
 from hal0.core.schedule import Placement
 
@@ -70,7 +71,10 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a plan does to one slot. ``path``, ``before`` and ``after`` are its definition file's."""
+    """What a plan does to one engine: a slot's own, or its stand-in (``hal0.core.engines``), which ``slot`` names.
+
+    ``path``, ``before`` and ``after`` are its definition file's.
+    """
 
     slot: str
     action: Action
@@ -140,11 +144,15 @@ class Plan:
         return not self.changes
 
     def limited(self, slots: frozenset[str] | None) -> Plan:
-        """Return the part of a plan that touches some slots; None is all of them."""
+        """Return the part of a plan that touches some slots and their stand-ins; None is all of them."""
         if slots is None:
             return self
         overrides = tuple(deviation for deviation in self.overrides if deviation.override.slot in slots)
-        return replace(self, changes=tuple(c for c in self.changes if c.slot in slots), overrides=overrides)
+        return replace(self, changes=tuple(c for c in self.changes if slot_of(c.slot) in slots), overrides=overrides)
+
+    def part(self, engines: frozenset[str]) -> Plan:
+        """Return the part of a plan that touches these engines and no others."""
+        return replace(self, changes=tuple(change for change in self.changes if change.slot in engines))
 
     def change(self, slot: str) -> Change | None:
         """Return what happens to one slot."""

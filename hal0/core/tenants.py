@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hal0.core.facts import Known, Unknown, known
@@ -13,6 +13,7 @@ from hal0.core.reasons import foreign
 from hal0.core.schedule import Demand, Verdict
 from hal0.core.schema import RunPolicy
 from hal0.core.spec import SlotSpec
+from hal0.core.standin import Stage
 
 if TYPE_CHECKING:
     from hal0.core.world import World
@@ -77,17 +78,33 @@ def tenants(world: World, wants: Mapping[str, Verdict]) -> dict[str, Tenant]:
     """Return every slot that is declared, and those that hal0 still owns and that hold memory, in order of names."""
     specs = {**world.owned, **{name: slot.spec for name, slot in world.desired.slots.items()}}
     made = {name: _tenant(world, spec, wants.get(name)) for name, spec in sorted(specs.items())}
+    made |= {spec.key: _stand_in(world, spec) for spec in _stand_ins(world)}
     return {name: tenant for name, tenant in made.items() if name in world.desired.slots or tenant.resident}
 
 
+def _stand_ins(world: World) -> Iterator[SlotSpec]:
+    """Yield the specs of the stand-ins that there are, and of those that a plan makes now."""
+    yield from world.stand_ins.values()
+    for found in world.replacing.values():
+        if found.stage is Stage.LOAD and found.key not in world.stand_ins:
+            yield found.stand_in.spec
+
+
+def _stand_in(world: World, spec: SlotSpec) -> Tenant:
+    """Return a stand-in: it holds memory and goes by itself. One that is begun has its memory as good as taken."""
+    tenant, found = _tenant(world, spec, None), world.replacing.get(spec.name)
+    is_begun = found is not None and found.stage is Stage.LOAD
+    return replace(tenant, resident=True, leaving=True, loading=True) if is_begun else tenant
+
+
 def _tenant(world: World, spec: SlotSpec, want: Verdict | None) -> Tenant:
-    name, seen = spec.name, world.observed.slot(spec.name)
+    name, seen = spec.key, world.observed.slot(spec.key)
     is_wanted = want is not None and want.up
     is_left_alone = spec.suspend or name in world.on_hold or bool(foreign(name, seen))
     resident = _is_resident(world, name, seen)
     always = is_wanted and (spec.run is not RunPolicy.ON_DEMAND or name in world.loaded)
-    claim = world.claims.get(name, _UNCLAIMED)
-    held, applied = world.held.get(name, claim), world.owned.get(name, spec)
+    claim = world.claims.get(spec.name, _UNCLAIMED)
+    held, applied = world.held.get(name, claim), world.applied(name) or spec
     is_seen = isinstance(seen.service, Known) and isinstance(seen.definition, Known)
     return Tenant(
         name=name,
@@ -133,7 +150,7 @@ def _is_stopping(world: World, name: str, seen: SlotObservation) -> bool:
 
 def _is_loading(world: World, spec: SlotSpec, seen: SlotObservation) -> bool:
     """Return whether a slot fills its memory just now. One that crashes again and again, or is late, holds up none."""
-    if spec.name in world.busy - world.stopping:
+    if spec.key in world.busy - world.stopping:
         return True
     service = known(seen.service)
     if service is None or service.restarts:

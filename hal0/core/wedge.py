@@ -6,9 +6,10 @@ counts, while there are any: the engine may only be busy with a long answer.
 
 from __future__ import annotations
 
+from hal0.core.phase import PROBE_PATIENCE
 from hal0.core.proof import Proof, ask_of
 from hal0.core.state import SlotState
-from hal0.core.status import PROBE_PATIENCE, SlotStatus
+from hal0.core.status import SlotStatus
 
 PROVE_AGAIN = 60.0
 """Seconds until an engine that hangs behind a probe that answers is asked again, where it is left as it is."""

@@ -11,7 +11,9 @@ from hal0.core.engines import slot_of
 from hal0.core.facts import Fact
 from hal0.core.observed import Observed
 from hal0.core.override import UP, Aspect, Override, of_aspect
+from hal0.core.phase import Phase
 from hal0.core.pools import Claim, Pool, stated_pools
+from hal0.core.replace import Replacement, Trial
 from hal0.core.schedule import Demand, Verdict, placement
 from hal0.core.spec import Desired, SlotSpec
 
@@ -24,8 +26,10 @@ class World:
     started, and has not stopped since: one of them that is down was stopped by others. ``overrides`` are in force.
     ``deletions`` are those that an operator asked to remove by name.
 
-    ``claims`` are what slots claim of ``pools`` as they are declared, ``held`` as they were last applied. ``busy``
-    slots are in a batch under way, or were and have not been looked at since; ``stopping`` ones are only stopped by it.
+    ``claims`` are what slots claim of ``pools`` as they are declared, ``held`` what engines do as they were last
+    applied. ``busy`` engines are in a batch under way, or were and have not been looked at since; ``stopping`` ones are
+    only stopped by it; ``pulling`` ones wait for their image; ``phases`` tell how far each is. ``stand_ins`` are the
+    specs last applied to stand-ins, by their keys. ``replacing`` tells how engines are replaced, by slot.
     """
 
     desired: Desired
@@ -41,6 +45,10 @@ class World:
     held: Mapping[str, Claim] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
     stopping: frozenset[str] = frozenset()
+    pulling: frozenset[str] = frozenset()
+    stand_ins: Mapping[str, SlotSpec] = field(default_factory=dict)
+    phases: Mapping[str, Phase] = field(default_factory=dict)
+    replacing: Mapping[str, Replacement] = field(default_factory=dict)
 
     @cached_property
     def pools(self) -> Mapping[str, Fact[Pool]]:
@@ -67,6 +75,21 @@ class World:
     def on_hold(self) -> Mapping[str, Override]:
         """The slots that are left as they were found when the store was lost."""
         return of_aspect(self.overrides, Aspect.HOLD)
+
+    def applied(self, engine: str) -> SlotSpec | None:
+        """Return the spec that was last applied to an engine; None where hal0 remembers none."""
+        return self.owned.get(engine) or self.stand_ins.get(engine)
+
+    @property
+    def specs(self) -> dict[str, SlotSpec]:
+        """The spec that each engine is to have, by its key."""
+        own = {name: slot.spec for name, slot in self.desired.slots.items()}
+        return own | {found.key: found.stand_in.spec for found in self.replacing.values()}
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """The engines that have to answer a real request before others are replaced by them."""
+        return tuple(trial for found in self.replacing.values() for trial in found.trials)
 
     def serving(self, engine: str) -> int:
         """Return how many requests are being answered by an engine, that its stop should wait for."""

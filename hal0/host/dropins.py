@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hal0.core.engines import STAND_IN
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Definition
 from hal0.core.spec import unit_name
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FILE = "50-hal0.conf"
-_SLOT = re.compile(r"[a-z0-9][a-z0-9-]*")
-_FOLDER = re.compile(rf"hal0-slot@({_SLOT.pattern})\.service\.d")
+_SLOT = re.compile(rf"[a-z0-9][a-z0-9-]*({re.escape(STAND_IN)})?")
+_FOLDER = re.compile(rf"hal0-slot@(?P<slot>{_SLOT.pattern})\.service\.d")
 _HINTS = {
     errno.EACCES: "Run hal0 as root, or give it the `user` scope.",
     errno.EPERM: "Run hal0 as root, or give it the `user` scope.",
@@ -30,7 +31,7 @@ _HINTS = {
 
 
 def is_slot(name: str) -> bool:
-    """Return whether a name can be a slot's: one that systemd and paths take as it is."""
+    """Return whether a name can be a slot's, or its stand-in's: one that systemd and paths take as it is."""
     return _SLOT.fullmatch(name) is not None
 
 
@@ -54,7 +55,7 @@ class Dropins:
             return Known(frozenset())
         except OSError as error:
             return Unknown(f"{self._unit_dir}: {error.strerror}")
-        slots = (match[1] for folder in folders if (match := _FOLDER.fullmatch(folder)))
+        slots = (match["slot"] for folder in folders if (match := _FOLDER.fullmatch(folder)))
         return Known(frozenset(slot for slot in slots if not _is_absent(self.path(slot))))
 
     def read(self, slot: str) -> Fact[Definition | None]:

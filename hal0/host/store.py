@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from pydantic import TypeAdapter, ValidationError
 
+from hal0.core.engines import is_stand_in
 from hal0.core.spec import SlotSpec
 from hal0.errors import HostUnreachable
 from hal0.host.ledger import Ledger
@@ -40,7 +41,8 @@ _log = logging.getLogger(__name__)
 class Store:
     """Inventory (the spec last applied to each slot), generation, when changes were last applied; and the ledger.
 
-    ``measured`` is what slots held of memory, ``overrides`` what people asked of slots.
+    The inventory has the stand-ins of slots too, by their keys. ``measured`` is what slots held of memory,
+    ``overrides`` what people asked of slots.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -61,14 +63,23 @@ class Store:
     @property
     def specs(self) -> Mapping[str, SlotSpec]:
         """The spec that was last applied to each slot that hal0 owns; one that can't be read is left out."""
-        return self._specs
+        return {name: spec for name, spec in self._specs.items() if not is_stand_in(name)}
+
+    @property
+    def stand_ins(self) -> Mapping[str, SlotSpec]:
+        """The spec that was last applied to each stand-in, by its key: a stand-in is no slot."""
+        return {engine: spec for engine, spec in self._specs.items() if is_stand_in(engine)}
+
+    def applied_to(self, engine: str) -> SlotSpec | None:
+        """Return the spec that was last applied to an engine; None where there is none."""
+        return self._specs.get(engine)
 
     def remember(self, spec: SlotSpec) -> None:
-        """Record the spec that was applied to a slot."""
+        """Record the spec that was applied to an engine."""
         text = json.dumps(asdict(spec))
         with self._write() as db:
-            db.execute("INSERT OR REPLACE INTO inventory VALUES (?, ?)", (spec.name, text))
-        self._specs = {**self._specs, spec.name: spec}
+            db.execute("INSERT OR REPLACE INTO inventory VALUES (?, ?)", (spec.key, text))
+        self._specs = {**self._specs, spec.key: spec}
 
     def forget(self, slot: str) -> None:
         """Drop a slot whose removal is confirmed."""

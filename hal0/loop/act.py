@@ -107,7 +107,7 @@ class _Batch:
 
     def _patience(self, slot: str) -> float:
         """Return how long a slot's requests may hold up its stop."""
-        spec = self.specs.get(slot) or self.actor.store.specs.get(slot)
+        spec = self.specs.get(slot) or self.actor.store.applied_to(slot)
         return (spec.serving if spec else Serving()).drain_timeout
 
     def _tell(

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from hal0.core.engines import stand_in_of
 from hal0.core.facts import Known, Unknown, known
 from hal0.core.observed import Activity
 from hal0.core.override import DOWN, UP, Aspect, Override, differs, of_aspect
@@ -100,7 +101,8 @@ async def _record(reconciler: Reconciler, request: ActRequest, slot: DesiredSlot
     if request.verb is Verb.UNLOAD or request.model:
         over.append((request.slot, Aspect.HOLD))  # whoever says what should run need not know what does
     reconciler.store.overrides.change(put, drop=[key for key in over if key not in kept])
-    reconciler.attempts.pop(request.slot, None)
+    for engine in (request.slot, stand_in_of(request.slot)):
+        reconciler.attempts.pop(engine, None)
     reconciler.store.ledger.add_acts([_told(reconciler, request)])
 
 

@@ -188,7 +188,8 @@ async def _said(reconciler: Reconciler, name: str, draft: _Draft | None) -> Json
         return _effect(When.WAITS, f"not yet, the manifests have errors: {slot.problems[0]}")
     ours = reconciler.observer
     observer = Observer(ours.runtime, ours.prober, ours.hardware)
-    observed = await observer.look(desired, reconciler.store.specs, only=frozenset({name}), now=now)
+    store = reconciler.store
+    observed = await observer.look(desired, store.specs, store.stand_ins, only=frozenset({name}), now=now)
     world = replace(reconciler.world(observed, desired), deletions=frozenset({name}))
     return _effect(*effect(plan(world).change(name)))
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from hal0.core.engines import slot_of
 from hal0.core.facts import Unknown
 from hal0.core.histogram import Histogram
 from hal0.core.observed import Observed
@@ -65,12 +66,12 @@ class Counts:
             restarts = slot.service.value.restarts if slot.service.value else 0
             before = self._automatic.get(name, restarts)
             # The manager counts from 0 again after a start: less than before is all new.
-            self.restarts[name, Restart.CRASH] += restarts - before if restarts >= before else restarts
+            self.restarts[slot_of(name), Restart.CRASH] += restarts - before if restarts >= before else restarts
             self._automatic[name] = restarts
 
     def restarted(self, change: Change) -> None:
         """Count a start by hal0 of a slot that it had started before and not stopped."""
-        self.restarts[change.slot, _reason(change)] += 1
+        self.restarts[slot_of(change.slot), _reason(change)] += 1
 
     def _ended(self, result: Result, seconds: float) -> None:
         self.passes[result] += 1

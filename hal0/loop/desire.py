@@ -120,6 +120,6 @@ class Source:
             models=models,
         )
 
-    def orphan(self, spec: SlotSpec, desired: Desired) -> DesiredSlot:
-        """Return a slot that is no longer declared, as it was last applied."""
+    def rendered(self, spec: SlotSpec, desired: Desired) -> DesiredSlot:
+        """Return the definition of a spec that no manifest declares: a slot's last one, or a stand-in's."""
         return desired_slot(spec, self.facts, desired.host, self.templates)

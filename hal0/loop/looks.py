@@ -8,7 +8,9 @@ from hal0.core.backoff import not_before
 from hal0.core.conditions import ConditionType, is_left_alone
 from hal0.core.hold import waits_for_retry
 from hal0.core.override import next_expiry
+from hal0.core.replace import held_try
 from hal0.core.schedule import next_deadline
+from hal0.core.standin import Stage
 from hal0.core.state import SlotState
 from hal0.core.status import SlotStatus, Snapshot
 from hal0.core.steps import Action, Plan
@@ -37,13 +39,29 @@ def next_looks(world: World, current: Plan, snapshot: Snapshot) -> Iterator[tupl
     if deadline is not None:
         yield EVERYTHING, deadline
     for change in current.changes:
-        if change.action is Action.WAIT and not is_left_alone(change):
+        if change.action is Action.WAIT and not (is_left_alone(change) or _waits_for_stand_in(world, change.slot)):
             attempt = world.attempts.get(change.slot)
             retry = not_before(change.slot, attempt) if attempt and waits_for_retry(change) else 0.0
             yield change.slot, max(retry, world.now + WAITING)
     for name, slot in snapshot.slots.items():
         if (wait := _wait(slot)) is not None:
             yield name, world.now + wait
+
+
+def replacement_looks(world: World) -> Iterator[tuple[str, float]]:
+    """Yield the engines to look at and when, of slots whose engine is replaced: no state of theirs is shown."""
+    for found in world.replacing.values():
+        if found.stage in {Stage.HOLD, Stage.DROP}:
+            attempt = held_try(world, found)
+            yield found.slot, not_before(found.key, attempt) if attempt else world.now + WAITING
+        for engine in (found.slot, found.key):
+            if (phase := world.phases.get(engine)) and phase.state.is_loading:
+                yield engine, world.now + LOADING
+
+
+def _waits_for_stand_in(world: World, name: str) -> bool:
+    found = world.replacing.get(name)
+    return found is not None and found.leaves_own
 
 
 def _next_idle(world: World) -> float | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from hal0.core.engines import served_spec
+from hal0.core.engines import served_spec, slot_of
 from hal0.core.facts import Fact, Known, Unknown, known
 from hal0.core.observed import Activity, Observed, ProbeResult, SlotObservation, unobserved
 from hal0.core.pools import Pool
@@ -32,15 +32,23 @@ class Observer:
     pools: Mapping[str, Fact[Pool]] = field(default_factory=dict)
 
     async def look(
-        self, desired: Desired, applied: Mapping[str, SlotSpec], *, only: frozenset[str] | None, now: float
+        self,
+        desired: Desired,
+        applied: Mapping[str, SlotSpec],
+        stand_ins: Mapping[str, SlotSpec],
+        *,
+        only: frozenset[str] | None,
+        now: float,
     ) -> Observed:
-        """Look at some slots, or at all of them, and return everything that is known.
+        """Look at some slots and their stand-ins, or at all of them, and return everything that is known.
 
-        ``applied`` is the spec last applied to each slot: an engine is probed where it was told to listen.
+        ``applied`` is the spec last applied to each slot: an engine is probed where it was told to listen. So are
+        ``stand_ins``, by their keys.
         """
         images = {name: slot.spec.image for name, slot in desired.slots.items()}
-        fresh = await self.runtime.observe(images, only=only)
-        fresh = await self._probed(desired, applied, self._with_models(desired, fresh))
+        images |= {engine: spec.image for engine, spec in stand_ins.items()}
+        fresh = await self.runtime.observe(images, only=_with_stand_ins(only, stand_ins))
+        fresh = await self._probed(desired, applied, stand_ins, self._with_models(desired, fresh))
         fresh = {name: self._proved(name, self._dated(name, seen, now)) for name, seen in fresh.items()}
         # Memory that a slot has just taken or left must not be told from before that.
         moved = any(_phase(seen) != _phase(self.seen.get(name)) for name, seen in fresh.items())
@@ -72,19 +80,32 @@ class Observer:
         return fresh | {name: replace(fresh[name], model=is_file(path)) for name, path in models.items()}
 
     async def _probed(
-        self, desired: Desired, applied: Mapping[str, SlotSpec], fresh: dict[str, SlotObservation]
+        self,
+        desired: Desired,
+        applied: Mapping[str, SlotSpec],
+        stand_ins: Mapping[str, SlotSpec],
+        fresh: dict[str, SlotObservation],
     ) -> dict[str, SlotObservation]:
         serving = [
             served_spec(slot, seen, applied.get(name))
             for name, seen in fresh.items()
             if (slot := desired.slots.get(name)) and is_active(seen)
         ]
+        serving += [spec for engine, spec in stand_ins.items() if engine in fresh and is_active(fresh[engine])]
         if not serving:
             return fresh
-        answers = await self.prober.probe([(spec.name, spec.port, spec.probe) for spec in serving])
+        answers = await self.prober.probe([(spec.key, spec.port, spec.probe) for spec in serving])
         return {
             name: replace(seen, probe=Known(answers[name])) if name in answers else seen for name, seen in fresh.items()
         }
+
+
+def _with_stand_ins(only: frozenset[str] | None, stand_ins: Iterable[str]) -> frozenset[str] | None:
+    """Return the engines to look at: what is done with one of a slot depends on the other."""
+    if only is None:
+        return None
+    slots = frozenset(slot_of(engine) for engine in only)
+    return slots | only | {engine for engine in stand_ins if slot_of(engine) in slots}
 
 
 def _phase(seen: SlotObservation | None) -> tuple[Activity | None, Fact[ProbeResult] | None]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container
+from collections.abc import Container, Coroutine, Iterable
 from dataclasses import dataclass, field
 
 from hal0.core.proof import Proof, Reply, ask_of
+from hal0.core.replace import Trial
+from hal0.core.spec import SlotSpec
 from hal0.core.status import SlotStatus, Snapshot
 from hal0.core.wedge import is_due, is_void
 from hal0.host.ports import Clock, Completer
@@ -19,7 +21,7 @@ _NO_REQUEST = Reply(0, "its probe fails")
 
 @dataclass
 class Prover:
-    """Keeps the last proof of each slot's engine, and asks for one where it is due. In memory only."""
+    """Keeps the last proof of each engine, and asks for one where it is due. In memory only."""
 
     completer: Completer
     demands: Demands
@@ -34,16 +36,21 @@ class Prover:
         self._suspects.add(slot)
         self.queue.add(slot)
 
-    def follow(self, snapshot: Snapshot, busy: Container[str]) -> None:
-        """Drop proofs that are void, and begin those that are due; a slot that is ``busy`` is being changed."""
+    def follow(self, snapshot: Snapshot, busy: Container[str], trials: Iterable[Trial] = ()) -> None:
+        """Drop proofs that are void, and begin those that are due; an engine that is ``busy`` is being changed.
+
+        ``trials`` are of engines that are to replace others. The engine of a slot that its stand-in serves for is asked
+        by them alone.
+        """
         self._suspects &= snapshot.slots.keys()
-        for name, proof in list(self.proofs.items()):
-            slot = snapshot.slots.get(name)
-            if slot is None or is_void(slot, proof, self.demands.serving(name)):
-                del self.proofs[name]
+        for engine, proof in list(self.proofs.items()):
+            if self._is_void(snapshot, engine, proof):
+                del self.proofs[engine]
+        for trial in trials:
+            self._begin(trial.engine, busy, self._try(trial))
         for name, slot in snapshot.slots.items():
-            if name not in busy and name not in self._tasks and self._is_due(slot, snapshot.at):
-                self._begin(slot)
+            if slot.engine == name and self._is_due(slot, snapshot.at):
+                self._begin(name, busy, self._prove(slot))
 
     async def close(self) -> None:
         """Give up the proofs under way."""
@@ -56,15 +63,36 @@ class Prover:
         name = slot.name
         return is_due(slot, self.proofs.get(name), self.demands.serving(name), now, suspected=name in self._suspects)
 
-    def _begin(self, slot: SlotStatus) -> None:
-        task = asyncio.create_task(self._prove(slot), name=f"proof of {slot.name}")
-        self._tasks[slot.name] = task
-        task.add_done_callback(lambda _: self._tasks.pop(slot.name))
+    def _is_void(self, snapshot: Snapshot, engine: str, proof: Proof) -> bool:
+        slot, phase = snapshot.slots.get(engine), snapshot.phases.get(engine)
+        if slot and slot.engine == engine:
+            return is_void(slot, proof, self.demands.serving(engine))
+        return phase is None or phase.run != proof.invocation
+
+    def _begin(self, engine: str, busy: Container[str], proving: Coroutine[None, None, None]) -> None:
+        if engine in busy or engine in self._tasks:
+            proving.close()
+            return
+        task = asyncio.create_task(proving, name=f"proof of {engine}")
+        self._tasks[engine] = task
+        task.add_done_callback(lambda _: self._tasks.pop(engine))
+
+    async def _try(self, trial: Trial) -> None:
+        """Ask an engine that is to replace another, and have it looked at with what came of it."""
+        began = self.clock.now()
+        reply = await self._ask(trial.spec, is_healthy=True)
+        self.queue.add(trial.engine)
+        if reply.error and self.demands.serving(trial.engine):
+            return  # it may have waited behind a request: it is asked again
+        now = self.clock.now()
+        self.proofs[trial.engine] = Proof(
+            trial.run, not reply.error, now, now - began, reply.error, reply.status, suspected=True
+        )
 
     async def _prove(self, slot: SlotStatus) -> None:
         """Ask the engine, and have the slot looked at with what came of it."""
         began, is_idle = self.clock.now(), slot.failing is None
-        reply = await self._ask(slot)
+        reply = await self._ask(slot.serves, is_healthy=is_idle)
         now = self.clock.now()
         if reply.error and is_idle and self.demands.was_used(slot.name, since=began):
             return  # it may have waited behind that request; a suspect is asked again
@@ -74,6 +102,6 @@ class Prover:
         )
         self.queue.add(slot.name)
 
-    async def _ask(self, slot: SlotStatus) -> Reply:
-        ask = ask_of(slot.serves, is_healthy=slot.failing is None)
-        return _NO_REQUEST if ask is None else await self.completer.complete(slot.serves.port, ask)
+    async def _ask(self, spec: SlotSpec, *, is_healthy: bool) -> Reply:
+        ask = ask_of(spec, is_healthy=is_healthy)
+        return _NO_REQUEST if ask is None else await self.completer.complete(spec.port, ask)

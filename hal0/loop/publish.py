@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from hal0.core.conditions import Signs
 from hal0.core.pools import pool_of
+from hal0.core.replace import engine_signs
+from hal0.core.replaced import failure, progress, serving
 from hal0.core.schedule import UNDECLARED
 from hal0.core.spec import DesiredSlot
 from hal0.core.state import SlotState, way
-from hal0.core.status import SlotStatus, Snapshot, status
+from hal0.core.status import SlotStatus, Snapshot, told
 from hal0.core.steps import Plan
 from hal0.core.world import World
 from hal0.host.ledger import Transition
@@ -49,6 +50,7 @@ class Publisher:
             problems=world.desired.problems,
             models=world.desired.models,
             upstreams=world.desired.upstreams,
+            phases=world.phases,
             host=world.desired.host,
             pools=current.placement.pools,
             generation=world.desired.generation,
@@ -65,27 +67,24 @@ class Publisher:
         changes, verdicts = {change.slot: change for change in current.changes}, current.placement.verdicts
         statuses = {}
         for name, slot in sorted(self._known(world).items()):
-            signs = Signs(
+            signs = replace(
+                engine_signs(world, name),
                 change=changes.get(name),
-                fresh=world.observed.fresh is None or name in world.observed.fresh,
                 verdict=verdicts.get(name, UNDECLARED),
                 overrides=tuple(found for found in current.overrides if found.override.slot == name),
-                pulling=self.pulls.is_waiting(name),
-                attempt=world.attempts.get(name),
-                demand=world.demand.get(name),
                 last_lines=last_words.of(name),
-                applied=world.owned.get(name),
-                now=world.now,
+                replacing=progress(world, name),
+                no_replacement=failure(world, current, name),
                 pool=pool_of(slot.spec, world.pools),
                 claim=world.claims.get(name),
             )
-            statuses[name] = status(slot, world.observed.slot(name), signs, self.snapshot.slots.get(name))
+            statuses[name] = told(slot, serving(world, slot), world.observed.slot(name), signs)
         return statuses
 
     def _known(self, world: World) -> dict[str, DesiredSlot]:
         """Return every slot to report: the declared ones, and those that hal0 still owns."""
         orphans = {
-            name: self.source.orphan(spec, world.desired)
+            name: self.source.rendered(spec, world.desired)
             for name, spec in world.owned.items()
             if name not in world.desired.slots
         }

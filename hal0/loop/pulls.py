@@ -36,6 +36,11 @@ class Pulls:
         """Return whether a slot waits for an image that is on the way: for any, or for the one that is wanted."""
         return any(slot in slots and wanted in {None, image} for image, slots in self._waiting.items())
 
+    @property
+    def waiting(self) -> frozenset[str]:
+        """All that wait for an image that is on the way."""
+        return frozenset(slot for slots in self._waiting.values() for slot in slots)
+
     async def close(self) -> None:
         """Give up pulls under way; podman keeps the layers that it has."""
         tasks = list(self._tasks.values())

@@ -13,17 +13,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from hal0.core.arbiter import overcommitted
-from hal0.core.backoff import Attempt, settled, tried
+from hal0.core.backoff import Attempt, failed, settled, tried
 from hal0.core.batches import batches
 from hal0.core.conditions import ConditionType
+from hal0.core.engines import is_stand_in, slot_of, stand_in_of
 from hal0.core.facts import Known
 from hal0.core.observed import Observed, ProbeResult
 from hal0.core.override import Override, expired, spent
 from hal0.core.plan import plan
 from hal0.core.reasons import is_as_declared
 from hal0.core.rebuild import is_seen
+from hal0.core.replace import Trial, phases, replacements
 from hal0.core.schedule import UNDECLARED, Placement, Standing, Verdict
-from hal0.core.spec import Desired
+from hal0.core.spec import Desired, SlotSpec
 from hal0.core.status import Snapshot
 from hal0.core.steps import Action, Change, Plan, StepKind, faults
 from hal0.core.why import Rule, rule_of
@@ -39,7 +41,7 @@ from hal0.loop.hand import asked, lapse
 from hal0.loop.history import Asked, History
 from hal0.loop.lastwords import LastWords
 from hal0.loop.lessons import Lessons
-from hal0.loop.looks import next_looks
+from hal0.loop.looks import next_looks, replacement_looks
 from hal0.loop.news import Feed, PassNews
 from hal0.loop.observe import Observer, is_active
 from hal0.loop.prove import Prover
@@ -86,6 +88,8 @@ class Reconciler:
     counts: Counts = field(default_factory=Counts)
     requests: Requests = field(default_factory=Requests)
     history: History = field(init=False)
+    _specs: Mapping[str, SlotSpec] = field(default_factory=dict)
+    _trials: tuple[Trial, ...] = ()
     _busy: set[str] = field(default_factory=set)
     _stopping: set[str] = field(default_factory=set)
     _unseen: set[str] = field(default_factory=set)
@@ -107,7 +111,7 @@ class Reconciler:
                 current = await self._survey(keys, leave or self.leave)
                 self._begin(current)
                 self._close_doors(current)
-                self.prover.follow(self.snapshot, self._busy | self._unseen)
+                self.prover.follow(self.snapshot, self._busy | self._unseen, self._trials)
             self.begun.set()
             return current
 
@@ -126,10 +130,13 @@ class Reconciler:
         observed = await self._observe(keys)
         self._drop(spent(self.store.overrides.rows, self.desired, self.store.specs, observed))
         world = self.world(observed)
+        self._follow(world)
         current = plan(world, prune_all=leave.prune_all)
         if hold(self.store, world, current, unknown, self.clock.wall()):
             world = self.world(observed)
+            self._follow(world)
             current = plan(world, prune_all=leave.prune_all)
+        self._specs, self._trials = world.specs, world.trials
         self._publish(world, current)
         return current.limited(leave.limit)
 
@@ -172,7 +179,7 @@ class Reconciler:
 
     def is_busy_with(self, slot: str) -> bool:
         """Return whether a batch works on a slot, or did since it was looked at."""
-        return slot in self._busy | self._unseen
+        return bool({slot, stand_in_of(slot)} & (self._busy | self._unseen))
 
     async def settle(self) -> None:
         """Wait until no batch is under way."""
@@ -181,8 +188,8 @@ class Reconciler:
 
     def world(self, observed: Observed, desired: Desired | None = None) -> World:
         """Return everything that a plan is made of, as of now. ``desired`` may be what is not in force yet."""
-        wanted = desired or self.desired
-        return World(
+        wanted, store = desired or self.desired, self.store
+        world = World(
             desired=wanted,
             observed=observed,
             owned=self.store.specs,
@@ -193,10 +200,26 @@ class Reconciler:
             now=self.clock.now(),
             deletions=self.store.deletions,
             claims=self.lessons.claims({name: slot.spec for name, slot in wanted.slots.items()}),
-            held=self.lessons.claims(self.store.specs),
+            held=self.lessons.claims({**store.specs, **store.stand_ins}),
             busy=frozenset(self._busy | self._unseen),
             stopping=frozenset(self._stopping),
+            stand_ins=store.stand_ins,
+            pulling=self.actor.pulls.waiting,
         )
+        world = replace(world, phases=phases(world, self.snapshot.phases))
+        return replace(world, replacing=replacements(world, lambda spec: self.source.rendered(spec, wanted)))
+
+    def _follow(self, world: World) -> None:
+        """Take from the engines that are replaced what is to be remembered: what is in place, and tries that failed."""
+        for found in world.replacing.values():
+            is_there = found.key not in world.busy and is_as_declared(found.stand_in, world.observed.slot(found.key))
+            if is_there and self.store.applied_to(found.key) != found.stand_in.spec:
+                self.store.remember(found.stand_in.spec)
+                self.queue.add(found.key)
+            if found.failure:
+                spec_hash, lines = world.desired.slots[found.slot].spec_hash, self.last_words.of(found.key)
+                error = "; last lines: ".join(filter(None, (found.failure, " | ".join(lines))))
+                self.attempts[found.key] = failed(self.attempts.get(found.key), spec_hash, world.now, error)
 
     async def overcommitted(self, desired: Desired) -> dict[str, str]:
         """Return the slots that should always be up and for which there is no room beside the others, and why.
@@ -204,7 +227,8 @@ class Reconciler:
         ``desired`` may be what is not in force yet. The host is looked at for it, and nothing is changed.
         """
         async with self._passes:
-            observed = await self.observer.look(desired, self.store.specs, only=None, now=self.clock.now())
+            store = self.store
+            observed = await self.observer.look(desired, store.specs, store.stand_ins, only=None, now=self.clock.now())
             await self.lessons.learn(desired, self.store.specs, observed)
             return overcommitted(self.world(observed, desired))
 
@@ -221,12 +245,13 @@ class Reconciler:
             observed = await self._look(only, now)
         self._remember(observed)
         self.counts.look(observed)
-        await self.last_words.update(self.desired.slots, observed)
+        await self.last_words.update({**self.desired.slots, **self.store.stand_ins}, observed)
         await self.lessons.learn(self.desired, self.store.specs, observed)
         return observed
 
     async def _look(self, only: frozenset[str] | None, now: float) -> Observed:
-        return await self.observer.look(self.desired, self.store.specs, only=only, now=now)
+        store = self.store
+        return await self.observer.look(self.desired, store.specs, store.stand_ins, only=only, now=now)
 
     def _remember(self, observed: Observed) -> None:
         """Record what is found in place as declared: after a crash between a write and its record, or a lost store."""
@@ -261,7 +286,8 @@ class Reconciler:
     def _close_doors(self, current: Plan) -> None:
         """Send no further requests to slots that have to make room and still answer some; a look opens them again."""
         verdicts = current.placement.verdicts
-        self.demands.close(change.slot for change in current.changes if _is_to_drain(verdicts.get(change.slot)))
+        going = [change.slot for change in current.changes if _is_to_drain(verdicts.get(change.slot))]
+        self.demands.close([*going, *map(stand_in_of, going)])
 
     def _is_held_up(self, change: Change) -> bool:
         """Return whether a batch works on a slot, or did since the look; or has its port; or its pull goes on."""
@@ -271,9 +297,8 @@ class Reconciler:
         return bool(held & self._ports(change.slot))
 
     def _ports(self, slot: str) -> frozenset[int]:
-        """Return the port that a slot was last given, and the one that it is to have."""
-        wanted = self.desired.slots.get(slot)
-        specs = (self.store.specs.get(slot), wanted.spec if wanted else None)
+        """Return the port that an engine was last given, and the one that it is to have."""
+        specs = (self.store.applied_to(slot), self._specs.get(slot))
         return frozenset(spec.port for spec in specs if spec)
 
     def _record(self, changes: list[Change], placement: Placement) -> None:
@@ -283,27 +308,28 @@ class Reconciler:
         """
         acts = []
         for change in changes:
-            why = "; ".join(str(reason) for reason in change.reasons)
-            acts.append(self._act(change, placement.verdicts.get(change.slot, UNDECLARED), why))
+            why = "its stand-in: " if is_stand_in(change.slot) else ""
+            why += "; ".join(str(reason) for reason in change.reasons)
+            acts.append(self._act(change, placement.verdicts.get(slot_of(change.slot), UNDECLARED), why))
             where = "changed outside hal0: " if change.is_drift else ""
             _log.info("slot %s: %s: %s%s", change.slot, change.action.value, where, why)
         self.store.ledger.add_acts(acts)
 
     def _act(self, change: Change, verdict: Verdict, why: str) -> Act:
-        aspects, who = asked(self.store, change.slot)
+        aspects, who = asked(self.store, slot_of(change.slot))
         rule = rule_of(change, verdict, aspects)
         return Act(
-            *(change.slot, change.action.value, change.is_drift, why, self.clock.wall()),
+            *(slot_of(change.slot), change.action.value, change.is_drift, why, self.clock.wall()),
             rule=rule.value,
             revision=self.desired.revision,
-            request=self.requests.waker(_asked_for(change.slot, rule, verdict)),
+            request=self.requests.waker(_asked_for(slot_of(change.slot), rule, verdict)),
             by={Rule.MANIFESTS: self.history.by, Rule.HAND: who}.get(rule, ""),
         )
 
     async def _batch(self, batch: Plan) -> None:
         slots, started, desired = {change.slot for change in batch.changes}, self.store.started, self.desired
+        specs = self._specs
         try:
-            specs = {name: slot.spec for name, slot in desired.slots.items()}
             halted = await self.actor.act(batch, specs)
             self._count_attempts(batch, halted, desired)
             self._count_done(batch, halted, started)
@@ -317,8 +343,9 @@ class Reconciler:
     def _count_attempts(self, batch: Plan, halted: Mapping[str, Halt], desired: Desired) -> None:
         """Note how a batch went for what was desired when it began: a newer spec has not been tried."""
         for change in batch.changes:
-            slot, halt = desired.slots.get(change.slot), halted.get(change.slot)
-            if change.action is Action.DELETE and not halt:
+            slot, halt = desired.slots.get(slot_of(change.slot)), halted.get(change.slot)
+            # A stand-in goes when it has done its part, or failed: that must not be forgotten with it.
+            if change.action is Action.DELETE and not halt and not is_stand_in(change.slot):
                 self.attempts.pop(change.slot, None)
             if (halt and halt.waits) or not (halt or change.has(StepKind.START)):
                 continue
@@ -348,12 +375,13 @@ class Reconciler:
             self.requests.is_ready(name)
             if slot.condition(ConditionType.SYNCED).status is not False:
                 self._settle(name)
-        for key, due in next_looks(world, current, snapshot):
+        for key, due in (*next_looks(world, current, snapshot), *replacement_looks(world)):
             self.queue.add(key, due)
         self.feed.publish(PassNews(len(current.changes)))
 
     def _settle(self, name: str) -> None:
         """Note that a slot got ready; an engine that ends soon after, time and again, is backed off all the same."""
+        self.attempts.pop(stand_in_of(name), None)
         before = self.attempts.pop(name, None)
         if before and (after := settled(before, self.clock.now())):
             self.attempts[name] = after

@@ -16,11 +16,12 @@ from hal0.core.backoff import STALLED_AFTER, Attempt
 from hal0.core.conditions import Condition, ConditionType, Signs
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Activity, Observed, ProbeResult, Service, SlotObservation, unobserved
+from hal0.core.phase import LATE_PATIENCE, PROBE_PATIENCE, Failing, phase
 from hal0.core.plan import plan
 from hal0.core.schedule import ALWAYS, Demand, Verdict, placement
 from hal0.core.spec import Desired, DesiredSlot
 from hal0.core.state import EDGES, SlotState, way
-from hal0.core.status import LATE_PATIENCE, PROBE_PATIENCE, Failing, SlotStatus, Snapshot, status
+from hal0.core.status import Engine, SlotStatus, Snapshot, told
 from hal0.core.steps import Action, Change, Reason
 from hal0.core.world import World
 
@@ -41,6 +42,12 @@ def seen(activity: Activity | None, probe: ProbeResult | None = None, *, run: st
     service = Service(activity, argv=CHAT.launch.argv, invocation=run) if activity else None
     answer: Fact[ProbeResult] = Known(probe) if probe else Unknown("not probed")
     return replace(found, service=Known(service), probe=answer)
+
+
+def status(slot: DesiredSlot, observation: SlotObservation, signs: Signs, before: SlotStatus | None) -> SlotStatus:
+    """Return the status of a slot whose own engine serves, and runs what is declared."""
+    now = phase(slot.spec, observation, signs, before.phase if before else None)
+    return told(slot, Engine(slot.spec.name, slot.spec, observation, now), observation, signs)
 
 
 def of(observation: SlotObservation, signs: Signs | None = None, before: SlotStatus | None = None) -> SlotStatus:

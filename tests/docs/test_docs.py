@@ -103,6 +103,7 @@ EXAMPLES: dict[str, dict[str, str]] = {
         "exclusive_with": "[pictures]",
         "claim": "9Gi",
         "pool": "gpu1",
+        "replace": "in-place",
     },
     "Model": {
         "kind": "Model",

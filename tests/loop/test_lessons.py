@@ -235,10 +235,10 @@ async def test_the_pools_are_observed_and_a_slot_that_moves_wants_them_fresh(sce
         if change:
             getattr(scene.host, change)("a")
         scene.hardware.asked.clear()
-        await observer.look(scene.reconciler.desired, {}, only=frozenset({"a"}), now=1.0)
+        await observer.look(scene.reconciler.desired, {}, {}, only=frozenset({"a"}), now=1.0)
         assert scene.hardware.asked == [is_fresh]
     scene.prober.answers["a"] = ProbeResult.FAILING
-    await observer.look(scene.reconciler.desired, {}, only=frozenset({"a"}), now=1.0)
+    await observer.look(scene.reconciler.desired, {}, {}, only=frozenset({"a"}), now=1.0)
     assert scene.hardware.asked == [False, True]
 
 

@@ -16,8 +16,8 @@ from scenes import MODEL, Scene, calm, slot, slots
 
 from hal0.core.conditions import ConditionType
 from hal0.core.observed import ProbeResult, SlotObservation
+from hal0.core.phase import Failing
 from hal0.core.state import EDGES, SlotState
-from hal0.core.status import Failing
 from hal0.core.steps import Action
 from hal0.errors import StepFailed
 from hal0.host.store import Store
