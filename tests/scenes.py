@@ -212,6 +212,7 @@ class Scene:
             await asyncio.gather(task, return_exceptions=True)
 
     async def close(self) -> None:
+        await self.reconciler.drop_kept()
         await self.reconciler.actor.pulls.close()
         await self.reconciler.prover.close()
         self.store.close()

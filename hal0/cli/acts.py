@@ -1,4 +1,4 @@
-"""``hal0 slot load``, ``unload``, ``restart``, ``reset`` and ``retry``: by the daemon, else in this process."""
+"""``hal0 slot load``, ``unload``, ``restart``, ``swap``, ``reset``, ``retry``: by the daemon, else in this process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hal0.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked of a slot; ``lasting`` is a duration as it was typed."""
+    """What is asked of a slot; ``lasting`` is a duration as it was typed. ``persist`` is a swap's alone."""
 
     verb: str
     slot: str
@@ -23,6 +23,7 @@ class Asked:
     lasting: str | None
     timeout: float
     wait: bool
+    persist: bool | None = None
 
 
 def act(options: Options, asked: Asked, *, as_json: bool) -> int:
@@ -34,7 +35,8 @@ def act(options: Options, asked: Asked, *, as_json: bool) -> int:
         from hal0.loop import acts
 
         request = acts.ActRequest(
-            *(asked.slot, acts.Verb(asked.verb), who(), asked.model, seconds, asked.timeout, asked.wait)
+            *(asked.slot, acts.Verb(asked.verb), who(), asked.model, seconds, asked.timeout, asked.wait),
+            persist=asked.persist is not False,
         )
         only = replace(options, limit=[asked.slot])
         by_self(only, lambda reconciler: acts.act(reconciler, request), view)
@@ -51,4 +53,5 @@ def _seconds(lasting: str | None) -> float | None:
 def _body(asked: Asked, seconds: float | None) -> dict[str, Any]:
     body = {"who": who(), "timeout": asked.timeout, "wait": asked.wait}
     body |= {"model": asked.model} if asked.model else {}
+    body |= {} if asked.persist is None else {"persist": asked.persist}
     return body | ({} if seconds is None else {"for": seconds})

@@ -349,6 +349,29 @@ def slot_unload(
     raise typer.Exit(acts.act(options, asked, as_json=as_json))
 
 
+@slot_app.command("swap")
+def slot_swap(
+    name: str,
+    model: Annotated[str, typer.Option(help="The Model to serve: its name or alias.")],
+    persist: Annotated[bool, typer.Option(help="Write it to the manifest once it works.")] = True,
+    lasting: Lasting = None,
+    timeout: Timeout = 600.0,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Serve another model without a gap where memory allows. One that does not work is given up, and changes nothing.
+
+    The new model is loaded beside the old one, answers a real request, and takes over; where memory is short the old
+    one is stopped first, and requests wait. --for takes --no-persist.
+    """
+    from hal0.cli import acts
+
+    options = Options(runtime=runtime, scope=scope)
+    asked = acts.Asked("swap", name, model, lasting, timeout, wait=True, persist=persist)
+    raise typer.Exit(acts.act(options, asked, as_json=as_json))
+
+
 def _verb(verb: str, text: str) -> None:
     """Add a command that asks a slot for something, and takes no more than how long to wait for it."""
 

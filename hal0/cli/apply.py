@@ -80,6 +80,8 @@ class View:
             yield from show.recap_text(event)
         elif event["event"] == "rollback":
             yield from show.rollback_text(event)
+        elif event["event"] == "swap":
+            yield from show.swap_text(event)
         elif (line := show.event_text(self._new(event))) is not None:
             yield line
 

@@ -84,6 +84,19 @@ def rollback_text(event: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
+def swap_text(event: dict[str, Any]) -> Iterator[str]:
+    """Yield what became of a swap: where it is written, or why it is not, or why the old model serves on."""
+    if not event["swapped"]:
+        yield paint(f"  {event['slot']:<12} not swapped to {event['model']}: the old model serves on", "31")
+        return
+    yield f"  {event['slot']:<12} serves {event['model']}"
+    if event["file"]:
+        commit = f", committed as {event['commit']}" if event["commit"] else ""
+        yield f"  {event['slot']:<12} written to {event['file']}{commit}"
+    if event["warning"]:
+        yield paint(f"  {event['slot']:<12} warning: {event['warning']}", "33")
+
+
 def recap_text(recap: dict[str, Any]) -> Iterator[str]:
     """Yield the closing table of an apply, in Ansible's shape."""
     yield paint("SLOT RECAP", "1")

@@ -1,4 +1,4 @@
-"""What a person asks of one slot: load, unload, restart, reset, retry. API and CLI call the same function.
+"""What a person asks of one slot: load, unload, restart, swap, reset, retry. API and CLI call the same function.
 
 Each one is recorded first, and a pass then does what there is to do. So whoever asked may go away, and a hal0 that is
 killed in between goes on with it.
@@ -14,8 +14,9 @@ from hal0.core.engines import stand_in_of
 from hal0.core.facts import Known, Unknown, known
 from hal0.core.observed import Activity
 from hal0.core.override import DOWN, UP, Aspect, Override, differs, of_aspect
-from hal0.core.quantity import show_duration
-from hal0.core.spec import DesiredSlot
+from hal0.core.pools import capacity, pool_of, stated_pools
+from hal0.core.quantity import show_duration, show_size
+from hal0.core.spec import DesiredSlot, SlotSpec
 from hal0.core.validate import did_you_mean
 from hal0.core.why import Rule
 from hal0.core.wire import Json
@@ -25,6 +26,7 @@ from hal0.host.models import is_file
 from hal0.loop import operations
 from hal0.loop.operations import ApplyRequest
 from hal0.loop.reconcile import Leave, Reconciler
+from hal0.loop.swap import Swap, row_of, swapped
 
 LONGEST = 366 * 86400.0
 """Seconds for which an override may be asked; without an end it holds until it is reset."""
@@ -36,6 +38,7 @@ class Verb(StrEnum):
     LOAD = "load"
     UNLOAD = "unload"
     RESTART = "restart"
+    SWAP = "swap"
     RESET = "reset"
     RETRY = "retry"
 
@@ -44,7 +47,8 @@ class Verb(StrEnum):
 class ActRequest:
     """What ``who`` asks of a slot. ``lasting`` is for how many seconds, None until reset; ``model`` "" is none.
 
-    ``timeout`` is for how many seconds to watch what comes of it; not at all without ``wait``.
+    ``timeout`` is for how many seconds to watch what comes of it; not at all without ``wait``. ``persist``: a swap is
+    to be written to the manifest.
     """
 
     slot: str
@@ -54,6 +58,7 @@ class ActRequest:
     lasting: float | None = None
     timeout: float = ApplyRequest().timeout
     wait: bool = True
+    persist: bool = True
 
 
 async def act(reconciler: Reconciler, request: ActRequest) -> AsyncIterator[Json]:
@@ -67,9 +72,13 @@ async def act(reconciler: Reconciler, request: ActRequest) -> AsyncIterator[Json
     watch = ApplyRequest(frozenset({request.slot}), timeout=request.timeout)
     leave = Leave(watch.limit)  # no apply: history has no row of it
     await reconciler.survey(leave)
+    before = row_of(reconciler, request.slot)
     await _record(reconciler, request, _slot(reconciler, request))
     with reconciler.feed.subscribe() as news:
-        async for event in operations.watched(reconciler, watch, leave, news):
+        events = operations.watched(reconciler, watch, leave, news)
+        if request.verb is Verb.SWAP:
+            events = swapped(reconciler, _swap(reconciler, request, before), events, request.timeout)
+        async for event in events:
             yield event
             if not request.wait:
                 return
@@ -79,6 +88,15 @@ def _check_time(request: ActRequest) -> None:
     if request.lasting is not None and not 0 < request.lasting <= LONGEST:
         message = f"an override can't last for {request.lasting:g} s: it is more than 0, and 366 days at the most"
         raise UsageError(message, hint="without a time it lasts until it is reset")
+    if request.verb is Verb.SWAP and request.persist and request.lasting is not None:
+        raise UsageError(
+            "a swap for a while is not written to the manifest", hint="add --no-persist, or leave --for out"
+        )
+
+
+def _swap(reconciler: Reconciler, request: ActRequest, before: Override | None) -> Swap:
+    model, row = reconciler.desired.models[request.model], row_of(reconciler, request.slot)
+    return Swap(request.slot, model, request.who, request.persist, row, before)
 
 
 def _slot(reconciler: Reconciler, request: ActRequest) -> DesiredSlot:
@@ -126,6 +144,8 @@ async def _overrides(reconciler: Reconciler, request: ActRequest, slot: DesiredS
                 model = await _model(reconciler, request, slot)
                 found.append(_override(reconciler, request, Aspect.MODEL, model))
             return found
+        case Verb.SWAP:
+            return [_override(reconciler, request, Aspect.MODEL, await _model(reconciler, request, slot))]
         case Verb.UNLOAD:
             return [_override(reconciler, request, Aspect.RUN, DOWN)]
         case Verb.RESTART:
@@ -149,10 +169,25 @@ async def _model(reconciler: Reconciler, request: ActRequest, slot: DesiredSlot)
         hint = "correct it first: hal0 validate says what is wrong"
         raise Conflict(f"the manifest of slot {request.slot} has errors, and its last good spec stays", hint=hint)
     changed = await reconciler.source.with_models({request.slot: models[request.model]})
-    path = changed.slots.get(request.slot, slot).spec.model_path
-    if is_file(path) == Known(value=False):
-        raise UsageError(f"ModelMissing: there is no {path}", hint="put the file there, or correct the Model manifest")
+    spec = changed.slots.get(request.slot, slot).spec
+    if is_file(spec.model_path) == Known(value=False):
+        hint = "put the file there, or correct the Model manifest"
+        raise UsageError(f"ModelMissing: there is no {spec.model_path}", hint=hint)
+    await _check_size(reconciler, spec)
     return models[request.model]
+
+
+async def _check_size(reconciler: Reconciler, spec: SlotSpec) -> None:
+    """Raise ``UsageError`` where a spec claims more than its whole pool has."""
+    await reconciler.lessons.files.look([spec.model_path])
+    claim = reconciler.lessons.claims({spec.name: spec})[spec.name]
+    pools = {**reconciler.observer.pools, **stated_pools(reconciler.desired.host)}
+    pool = known(pools.get(pool_of(spec, pools), Unknown("no such pool")))
+    if pool and (claim.bytes or 0) > capacity(pool):
+        message = f"pool {pool.name} has {show_size(capacity(pool))}, and {spec.model} claims {show_size(claim.bytes)}"
+        raise UsageError(
+            f"{message}: {claim.how}", hint="a smaller model or context, or `claim` in the slot's manifest"
+        )
 
 
 def _invocation(reconciler: Reconciler, name: str) -> str:

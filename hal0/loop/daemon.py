@@ -52,6 +52,7 @@ async def running(
 
 async def _wind_up(reconciler: Reconciler, runtime: Runtime, *, stop_children: bool) -> None:
     """End what is under way: pulls and proofs are given up, batches come to their end."""
+    await reconciler.drop_kept()
     await reconciler.actor.pulls.close()
     await reconciler.prover.close()
     with contextlib.suppress(TimeoutError):

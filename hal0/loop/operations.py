@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from hal0.core.conditions import ConditionType
 from hal0.core.documents import ManifestError
+from hal0.core.engines import slot_of
 from hal0.core.status import SlotStatus
 from hal0.core.steps import Plan
 from hal0.core.validate import did_you_mean
@@ -128,7 +129,7 @@ async def watched(
     """Make a pass and yield what comes of it: the plan, then steps and states from ``news``, and at last a recap."""
     watch = _Watch(reconciler, request)
     current = await reconciler.run(frozenset({MANIFESTS}), leave)
-    watch.slots |= {change.slot for change in current.changes}
+    watch.slots |= {slot_of(change.slot) for change in current.changes}
     yield {"event": "plan", "plan": plan_json(current)}
     deadline = reconciler.clock.now() + request.timeout
     while not (news.empty() and watch.is_over()) and (left := deadline - reconciler.clock.now()) > 0:
@@ -154,7 +155,7 @@ class _Watch:
 
     def note(self, item: News) -> Json | None:
         """Count one piece of news; return the event that a progress view shows."""
-        if isinstance(item, PassNews | LoadNews) or not self._is_ours(item.slot):
+        if isinstance(item, PassNews | LoadNews) or not self._is_ours(slot_of(item.slot)):
             return None
         if isinstance(item, StateNews):
             return {"event": "state", "slot": item.slot, "state": item.after, "message": item.message}
@@ -210,9 +211,11 @@ class _Watch:
         return self.failed.get(slot.name, "")
 
     def _count(self, item: StepNews) -> None:
+        """Count a step, one of a stand-in for its slot."""
+        slot = slot_of(item.slot)
         if item.outcome is Outcome.OK:
-            self.ok[item.slot] = self.ok.get(item.slot, 0) + 1
+            self.ok[slot] = self.ok.get(slot, 0) + 1
         elif item.outcome is Outcome.SKIPPED:
-            self.skipped[item.slot] = self.skipped.get(item.slot, 0) + 1
+            self.skipped[slot] = self.skipped.get(slot, 0) + 1
         elif item.outcome is Outcome.FAILED:
-            self.failed[item.slot] = f"{item.step}: {item.message}"
+            self.failed[slot] = f"{item.step}: {item.message}"

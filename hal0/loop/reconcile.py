@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from hal0.core.arbiter import overcommitted
 from hal0.core.backoff import Attempt, failed, settled, tried
@@ -50,6 +51,7 @@ from hal0.loop.queue import WorkQueue
 from hal0.loop.rebuild import hold
 from hal0.loop.requests import Requests
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -91,6 +93,7 @@ class Reconciler:
     _specs: Mapping[str, SlotSpec] = field(default_factory=dict)
     _trials: tuple[Trial, ...] = ()
     _busy: set[str] = field(default_factory=set)
+    _kept: set[asyncio.Task[Any]] = field(default_factory=set)
     _stopping: set[str] = field(default_factory=set)
     _unseen: set[str] = field(default_factory=set)
     _batches: set[asyncio.Task[None]] = field(default_factory=set)
@@ -180,6 +183,20 @@ class Reconciler:
     def is_busy_with(self, slot: str) -> bool:
         """Return whether a batch works on a slot, or did since it was looked at."""
         return bool({slot, stand_in_of(slot)} & (self._busy | self._unseen))
+
+    def keep(self, going_on: Coroutine[None, None, T]) -> asyncio.Task[T]:
+        """Begin what is to go on although whoever asked for it goes away."""
+        task = asyncio.create_task(going_on)
+        self._kept.add(task)
+        task.add_done_callback(self._kept.discard)
+        return task
+
+    async def drop_kept(self) -> None:
+        """Give up what goes on by itself: hal0 ends."""
+        tasks = list(self._kept)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def settle(self) -> None:
         """Wait until no batch is under way."""

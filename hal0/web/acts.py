@@ -36,7 +36,14 @@ class _Load(_Unload):
     model: str = ""
 
 
-_BODIES: Mapping[Verb, type[_Asked]] = {Verb.LOAD: _Load, Verb.UNLOAD: _Unload}
+class _Swap(_Unload):
+    """The body of a swap; ``model`` as in a load. ``persist``: the manifest is to say so."""
+
+    model: str
+    persist: bool = True
+
+
+_BODIES: Mapping[Verb, type[_Asked]] = {Verb.LOAD: _Load, Verb.UNLOAD: _Unload, Verb.SWAP: _Swap}
 
 
 class SlotActs:

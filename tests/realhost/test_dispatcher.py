@@ -22,6 +22,7 @@ pytestmark = pytest.mark.realhost
 ROOT = "/etc/hal0/manifests"
 BASE_URL = "http://127.0.0.1:8080/v1"
 CLIENTS = 8
+TWIN = "kind: Model\nname: twin\npath: SmolLM2-135M-Instruct.Q4_1.gguf\ncontext_size: 384\n"
 # Half of the clients stream, and of each kind half keep their connection. The end of stdin ends them.
 _ASK_ON = """
 import http.client, json, sys, threading, time
@@ -162,6 +163,27 @@ def test_a_slot_is_swapped_under_load_without_a_lost_request(host: Host) -> None
     assert len(set(containers)) == 3
     command = host.slot("chat")["instance"]["command"]
     assert command[command.index("--ctx-size") + 1] == "256"
+
+
+@pytest.mark.parametrize("way", ["auto", "in-place"])
+def test_another_model_is_swapped_in_under_load_without_a_lost_request(host: Host, way: str) -> None:
+    host.manifest("twin.yaml", TWIN)
+    host.manifest("chat.toml", chat(replace=way).replace("context_size = 512\n", ""))
+    host.hal0("apply")
+    host.until_ready("chat")
+    with Load(host) as load:
+        done = host.hal0("slot", "swap", "chat", "--model", "twin", "--json", timeout=300)
+        load.go_on()
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lost(load.answers) == []
+    assert events[-2]["swapped"]
+    assert ("chat.next" in {event["slot"] for event in events if event["event"] == "step"}) == (way == "auto")
+    assert 'model = "twin"' in host.shell.run("cat", f"{ROOT}/chat.toml").stdout
+    command = host.slot("chat")["instance"]["command"]
+    assert command[command.index("--ctx-size") + 1] == "384"
+    assert host.container("chat.next") == ""
+    assert host.systemctl("list-units", "--all", "--plain", "--no-legend", "hal0-slot@chat.next.service") == ""
+    assert host.shell.run("test", "-e", host.dropin("chat.next"), check=False).returncode == 1
 
 
 @pytest.mark.parametrize(
