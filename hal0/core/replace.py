@@ -175,7 +175,8 @@ class _Round:
         if key in world.stand_ins:
             seen = world.observed.slot(key)  # one that is remembered is absent only where somebody looked
         is_traced = not is_absent(seen) or key in world.stand_ins or key in world.busy
-        if not (is_traced or _is_new(slot, own_seen)):
+        is_due = _is_new(slot, own_seen) and slot.spec.name not in world.on_hold
+        if not (is_traced or is_due):
             return None
         # The image and the model are those that the slot is to have: they are looked up once.
         seen = replace(seen, image=own_seen.image, model=own_seen.model)
