@@ -81,6 +81,17 @@ async def test_restart_reset_and_retry_are_taken(never: Bench) -> None:
     assert never.scene.states() == {"chat": SlotState.OFFLINE}
 
 
+async def test_a_swap_tells_before_its_recap_what_became_of_it(never: Bench) -> None:
+    (never.scene.folder / "models" / "big.gguf").touch()
+    never.scene.declare(MODEL, BIG, slot("chat", run="never"))
+    status, events = await asked(never, "swap", {"who": "eve", "model": "big", "persist": False, "for": "2h"})
+    assert status == 200
+    assert [event["event"] for event in events[-2:]] == ["swap", "recap"]
+    assert (events[-2]["swapped"], events[-2]["model"], events[-1]["converged"]) == (True, "big", True)
+    (row,) = never.scene.store.overrides.rows
+    assert (row.value, row.who) == ("big", "eve")
+
+
 @pytest.mark.parametrize(
     ("verb", "body", "status", "said"),
     [
@@ -93,7 +104,11 @@ async def test_restart_reset_and_retry_are_taken(never: Bench) -> None:
         ("unload", {"model": "m"}, 400, "model: Extra inputs"),
         ("restart", {"for": "2h"}, 400, "for: Extra inputs"),
         ("restart", {}, 409, "slot chat does not run hal0 slot load chat"),
-        ("swap", {}, 404, "Not Found"),
+        ("swap", {}, 400, "model: Field required"),
+        ("swap", {"model": "bgi"}, 404, "there is no Model 'bgi' did you mean 'big'?"),
+        ("swap", {"model": "m", "for": "2h"}, 400, "a swap for a while is not written to the manifest"),
+        ("swap", {"model": "m", "persist": "no"}, 400, "persist: "),
+        ("evict", {}, 404, "Not Found"),
     ],
 )
 async def test_a_refusal_has_a_status_of_its_own_and_changes_nothing(
@@ -114,7 +129,7 @@ async def test_a_slot_that_is_not_there_is_answered_with_the_closest_one(never: 
 async def test_nothing_is_asked_of_a_slot_over_tcp(scene: Scene) -> None:
     scene.declare(MODEL, slot("chat", run="never"))
     async with served_on_tcp(scene) as address, ClientSession(address) as client:
-        for verb in ("load", "unload", "restart", "reset", "retry"):
+        for verb in ("load", "unload", "restart", "swap", "reset", "retry"):
             async with client.post(f"/api/slots/chat/{verb}", json={}) as answer:
                 assert (answer.status, (await answer.json())["error"]["code"]) == (403, "auth.local_only")
     assert scene.store.overrides.rows == ()
