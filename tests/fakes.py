@@ -34,7 +34,10 @@ def _unescape(text: str) -> str:
 
 @dataclass
 class FakeHost:
-    """systemd, podman and a disk, reduced to what hal0 relies on."""
+    """systemd, podman and a disk, reduced to what hal0 relies on.
+
+    ``doomed`` names slots, or words of a command: an engine of theirs ends at once, for good.
+    """
 
     files: dict[str, str] = field(default_factory=dict)
     loaded: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -83,7 +86,7 @@ class FakeHost:
             image=self.images.get(image, ""),
             command=argv,
         )
-        if slot in self.doomed:
+        if self.doomed & {slot, *argv}:
             self.die(slot)
 
     def restart(self, slot: str) -> None:
@@ -259,14 +262,15 @@ SILENT = Reply(0, "no answer in 45 s")
 
 @dataclass
 class FakeCompleter:
-    """``Completer`` that answers ``reply`` to all, but for the ports in ``replies``; with ``hold``, once that is set.
+    """``Completer`` that answers ``first`` in turn, then ``reply`` to all, but for the ports in ``replies``.
 
-    ``asked`` are the ports, ``deadlines`` how long each had.
+    With ``hold`` it answers once that is set. ``asked`` are the ports, ``deadlines`` how long each had.
     """
 
     reply: Reply = GOOD
     replies: dict[int, Reply] = field(default_factory=dict)
     hold: asyncio.Event | None = None
+    first: list[Reply] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
     deadlines: list[float] = field(default_factory=list)
 
@@ -275,7 +279,7 @@ class FakeCompleter:
         self.deadlines.append(ask.deadline)
         if self.hold:
             await self.hold.wait()
-        return self.replies.get(port, self.reply)
+        return self.first.pop(0) if self.first else self.replies.get(port, self.reply)
 
 
 @dataclass

@@ -32,6 +32,9 @@ PruneAll = Annotated[bool, typer.Option("--prune-all", help="Allow to remove mor
 Timeout = Annotated[float, typer.Option(help="Seconds to wait until it is done.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait, and show what happens.")]
 Lasting = Annotated[str | None, typer.Option("--for", metavar="DURATION", help="Until when, as 90s, 15m or 2h.")]
+Atomic = Annotated[
+    bool, typer.Option("--atomic", help="Take a slot back to its last good spec unless it gives a real answer in time.")
+]
 Detailed = Annotated[bool, typer.Option("--detailed-exitcode", help="Exit 2 when there are changes.")]
 
 Hardware = Annotated[
@@ -116,6 +119,7 @@ def apply(
     check: Annotated[bool, typer.Option("--check", help="Only show the plan.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show the definitions' diffs.")] = False,
     limit: Limit = None,
+    atomic: Atomic = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait until every slot is ready.")] = 600.0,
     detailed: Detailed = False,
     prune_all: PruneAll = False,
@@ -131,7 +135,8 @@ def apply(
         raise typer.Exit(command.plan(options, show_diff=diff, detailed=detailed, as_json=as_json))
     from hal0.cli import apply as applying
 
-    raise typer.Exit(applying.apply(options, show_diff=diff, detailed=detailed, as_json=as_json, timeout=timeout))
+    how = applying.How(timeout, atomic)
+    raise typer.Exit(applying.apply(options, how, show_diff=diff, detailed=detailed, as_json=as_json))
 
 
 @app.command()
@@ -188,6 +193,7 @@ def rollback(
         typer.Argument(metavar="[REV]", help="gN of hal0 history, or a git revision. Default: the last good one."),
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Overwrite edits that were never applied.")] = False,
+    atomic: Atomic = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait until every slot is ready.")] = 600.0,
     prune_all: PruneAll = False,
     as_json: AsJson = False,
@@ -198,7 +204,7 @@ def rollback(
     from hal0.cli import apply as applying
 
     options = Options(None, None, prune_all, runtime, scope)
-    raise typer.Exit(applying.rollback(options, rev, force=force, as_json=as_json, timeout=timeout))
+    raise typer.Exit(applying.rollback(options, rev, applying.How(timeout, atomic), force=force, as_json=as_json))
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hal0.cli import client, show
@@ -17,30 +18,37 @@ _CHANGED = 2
 _NOT_CONVERGED = 3
 
 
-def apply(options: Options, *, show_diff: bool, detailed: bool, as_json: bool, timeout: float) -> int:
+@dataclass(frozen=True, slots=True)
+class How:
+    """For how many seconds to watch an apply; ``atomic``: new specs have to prove themselves."""
+
+    timeout: float
+    atomic: bool
+
+
+def apply(options: Options, how: How, *, show_diff: bool, detailed: bool, as_json: bool) -> int:
     """Apply, show what happens, and return the exit code."""
     view = View(show_diff=show_diff, as_json=as_json)
     if client.is_running(options.scope):
-        by_daemon(options, "/api/apply", _asked(options, timeout), view)
+        by_daemon(options, "/api/apply", _asked(options, how), view)
     else:
         from hal0.loop import operations
 
-        request = operations.ApplyRequest(_limit(options), options.prune_all, timeout, who())
+        request = operations.ApplyRequest(_limit(options), options.prune_all, how.timeout, who(), atomic=how.atomic)
         by_self(options, lambda reconciler: operations.apply(reconciler, request), view, preview=True)
     return view.exit_code(detailed=detailed)
 
 
-def rollback(options: Options, rev: str, *, force: bool, as_json: bool, timeout: float) -> int:
+def rollback(options: Options, rev: str, how: How, *, force: bool, as_json: bool) -> int:
     """Bring earlier manifests back, apply them, show what happens, and return the exit code."""
     view = View(show_diff=False, as_json=as_json)
     if client.is_running(options.scope):
-        asked = {"rev": rev, "force": force, "prune_all": options.prune_all, "timeout": timeout, "who": who()}
-        by_daemon(options, "/api/rollback", asked, view)
+        by_daemon(options, "/api/rollback", _common(options, how) | {"rev": rev, "force": force}, view)
     else:
         from hal0.loop.rollback import RollbackRequest
         from hal0.loop.rollback import rollback as rolled_back
 
-        request = RollbackRequest(rev, force, options.prune_all, timeout, who())
+        request = RollbackRequest(rev, force, options.prune_all, how.timeout, who(), how.atomic)
         by_self(options, lambda reconciler: rolled_back(reconciler, request), view)
     return view.exit_code(detailed=False)
 
@@ -92,14 +100,13 @@ class View:
         return event | {"message": ""} if event["message"] == before else event
 
 
-def _asked(options: Options, timeout: float) -> dict[str, Any]:
-    return {
-        "root": str(options.path.resolve()) if options.path else None,
-        "limit": options.limit,
-        "prune_all": options.prune_all,
-        "timeout": timeout,
-        "who": who(),
-    }
+def _asked(options: Options, how: How) -> dict[str, Any]:
+    root = str(options.path.resolve()) if options.path else None
+    return _common(options, how) | {"root": root, "limit": options.limit}
+
+
+def _common(options: Options, how: How) -> dict[str, Any]:
+    return {"prune_all": options.prune_all, "atomic": how.atomic, "timeout": how.timeout, "who": who()}
 
 
 def _limit(options: Options) -> frozenset[str] | None:

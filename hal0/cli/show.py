@@ -35,9 +35,11 @@ def plan_text(plan: dict[str, Any], *, diffs: bool) -> Iterator[str]:
         for change in changes:
             yield from _change(change, diffs=diffs)
     yield from overrides_text(plan["overrides"])
+    yield from rejections_text(plan["rejections"])
     if not plan["changes"]:
         also = " and the overrides" if plan["overrides"] else ""
-        yield f"Nothing to change: the host is what the manifests{also} say."
+        but = ", but for what was rejected" if plan["rejections"] else ""
+        yield f"Nothing to change: the host is what the manifests{also} say{but}."
     yield plan["summary"]
 
 
@@ -47,6 +49,14 @@ def overrides_text(overrides: list[dict[str, Any]]) -> Iterator[str]:
         yield paint("overridden by hand (hal0 slot reset NAME takes it back):", "1")
     for own in overrides:
         yield paint(f"  = {own['slot']}", "34") + f"  {own['text']}"
+
+
+def rejections_text(rejections: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield what the manifests want and was rejected on trial. Nothing where there is none."""
+    if rejections:
+        yield paint("rejected, and not tried again:", "1")
+    for rejection in rejections:
+        yield paint(f"  x {rejection['slot']}", _COLOURS["x"]) + f"  {rejection['text']}"
 
 
 def _change(change: dict[str, Any], *, diffs: bool) -> Iterator[str]:
@@ -152,7 +162,7 @@ def status_text(picture: dict[str, Any]) -> Iterator[str]:
         yield f"pool       {pool['name']}  {claimed}{used}"
     yield ""
     yield from slots_text(picture["slots"])
-    if picture["plan"]["changes"] or picture["plan"]["overrides"]:
+    if any(picture["plan"][part] for part in ("changes", "overrides", "rejections")):
         yield ""
         yield from plan_text(picture["plan"], diffs=False)
     if picture["problems"]:

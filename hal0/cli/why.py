@@ -21,6 +21,7 @@ _CAUSES = {
     "demand": "by demand",
     "run": "by its run policy",
     "hand": "by hand",
+    "trial": "because a spec failed its trial",
 }
 
 

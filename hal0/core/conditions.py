@@ -16,6 +16,7 @@ from hal0.core.schedule import ALWAYS, Demand, Standing, Verdict
 from hal0.core.spec import DesiredSlot
 from hal0.core.state import SlotState
 from hal0.core.steps import Action, Change
+from hal0.core.trial import Trial
 
 
 class ConditionType(StrEnum):
@@ -45,8 +46,8 @@ class Signs:
 
     ``fresh``: it was looked at for this status. ``verdict``: whether it should be up now. ``overrides`` are the slot's.
     ``pulling``: its image is on the way. ``last_lines`` are the journal's. ``replacing`` tells of its stand-in, and
-    ``no_replacement`` why the last one failed; empty where there is nothing to tell. ``claim`` is on ``pool``, which is
-    empty where none is known.
+    ``no_replacement`` why the last one failed; empty where there is nothing to tell. ``trial`` is the one that is open.
+    ``claim`` is on ``pool``, which is empty where none is known.
     """
 
     change: Change | None = None
@@ -59,6 +60,7 @@ class Signs:
     last_lines: tuple[str, ...] = ()
     replacing: str = ""
     no_replacement: str = ""
+    trial: Trial | None = None
     now: float = 0.0
     pool: str = ""
     claim: Claim | None = None
@@ -84,7 +86,7 @@ def conditions(
     ready = _ready(seen, signs, state)
     stalled = _stalled(slot, seen, signs, state)
     return (
-        _accepted(slot),
+        _accepted(slot, signs),
         _synced(slot, own, signs),
         _running(seen),
         ready,
@@ -93,10 +95,15 @@ def conditions(
     )
 
 
-def _accepted(slot: DesiredSlot) -> Condition:
+def _accepted(slot: DesiredSlot, signs: Signs) -> Condition:
     if slot.problems:
         message = "; ".join(str(problem) for problem in slot.problems) + "; the last good spec stays in force"
         return Condition(ConditionType.ACCEPTED, status=False, reason="InvalidManifest", message=message)
+    if slot.rejected:
+        told = slot.rejected.told(slot.spec_hash)
+        return Condition(ConditionType.ACCEPTED, status=False, reason="Rejected", message=told)
+    if signs.trial:
+        return Condition(ConditionType.ACCEPTED, status=True, reason="OnTrial", message=str(signs.trial))
     return Condition(ConditionType.ACCEPTED, status=True, reason="Valid")
 
 
@@ -184,7 +191,9 @@ def _reconciling(
         return Condition(kind, status=True, reason="WaitingForRoom", message=signs.verdict.why)
     if signs.change is not None and not is_left_alone(signs.change):
         return Condition(kind, status=True, reason="ChangePending")
-    if signs.verdict.up and ready.status is not True and signs.change is None:
+    if signs.trial and signs.wanted:
+        return Condition(kind, status=True, reason="OnTrial", message="its engine has to give a real answer")
+    if signs.wanted and ready.status is not True and signs.change is None:
         return Condition(kind, status=True, reason=state.value.capitalize())
     return Condition(kind, status=False, reason="Settled")
 

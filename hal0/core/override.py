@@ -135,6 +135,8 @@ def wish(slot: DesiredSlot) -> str:
 def _void(desired: Desired, slot: DesiredSlot, override: Override) -> str:
     if slot.spec.suspend:
         return "the slot is suspended"
+    if slot.rejected and (override.aspect is Aspect.MODEL or slot.is_barred):
+        return "the spec was rejected"
     if override.aspect is Aspect.MODEL and slot.problems:
         return "the manifest has errors, and its last good spec stays"
     if override.aspect is Aspect.MODEL and override.value not in desired.models:

@@ -48,7 +48,8 @@ def plan(world: World, *, prune_all: bool = False) -> Plan:
     beside = (_beside(world, found, placement.verdicts[name]) for name, found in world.replacing.items())
     changes = (*(change for change in (*kept, *beside) if change), *pruned(world, prune_all=prune_all))
     overrides = deviations(world.desired, world.overrides)
-    return Plan(changes, world.desired.generation, world.desired.revision, overrides, placement)
+    rejections = tuple(slot.rejected for slot in world.desired.slots.values() if slot.rejected)
+    return Plan(changes, world.desired.generation, world.desired.revision, overrides, placement, rejections)
 
 
 def _wished(world: World, name: str, verdict: Verdict) -> Change | None:

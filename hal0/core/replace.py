@@ -50,7 +50,7 @@ _GOING = frozenset({Stage.DROP, Stage.RETURN})
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Candidate:
     """An engine that has to answer a real request: its key, its spec, and the run that is to be asked."""
 
     engine: str
@@ -64,8 +64,8 @@ class Replacement:
 
     ``stand_in`` is the wanted spec as a stand-in has it, ``seen`` what there is of it now, and ``engine`` the key of
     the one that requests go to. ``method`` is how the engine is replaced, and ``why`` so. ``leaves_own``: the slot's
-    own engine is not touched. ``is_there``: there is a stand-in. ``trials`` are due. ``failure`` tells why a stand-in
-    that is dropped did not work.
+    own engine is not touched. ``is_there``: there is a stand-in. ``candidates`` have to prove themselves now.
+    ``failure`` tells why a stand-in that is dropped did not work.
     """
 
     slot: str
@@ -77,7 +77,7 @@ class Replacement:
     why: str
     leaves_own: bool
     is_there: bool
-    trials: tuple[Trial, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
     failure: str = ""
 
     @property
@@ -206,7 +206,7 @@ class _Round:
             why=_progress(now, pair) if is_made or (way is Method.IN_PLACE and now is not Stage.NONE) else why,
             leaves_own=self._is_wanted(pair) and leaves_own(now, pair.own),
             is_there=is_made,
-            trials=tuple(self._trials(pair)) if is_made else (),
+            candidates=tuple(self._candidates(pair)) if is_made else (),
             failure=self._failure(pair) if now is Stage.DROP and _has_failed(pair.beside) else "",
         )
 
@@ -266,10 +266,10 @@ class _Round:
         had = self.world.stand_ins.get(key)
         return spare_port(self.world.desired.host, self.taken | others, had.port if had else None)
 
-    def _trials(self, pair: _Pair) -> Iterator[Trial]:
+    def _candidates(self, pair: _Pair) -> Iterator[Candidate]:
         for engine, looks in ((pair.slot.spec, pair.own), (pair.stand_in.spec, pair.beside)):
             if looks == View(Sight.READY, is_wanted=True):
-                yield Trial(engine.key, engine, self.world.phases[engine.key].run)
+                yield Candidate(engine.key, engine, self.world.phases[engine.key].run)
 
     def _failure(self, pair: _Pair) -> str:
         attempt = self.world.attempts.get(pair.stand_in.spec.key)

@@ -17,6 +17,7 @@ from hal0.core.fields import parse_listen
 from hal0.core.index import Index, exclusion_errors, fallback_errors, index, prefix_of
 from hal0.core.launch import launch, qualified_image
 from hal0.core.quantity import show_duration
+from hal0.core.rejections import good_again
 from hal0.core.render import Templates
 from hal0.core.schema import (
     Device,
@@ -52,15 +53,17 @@ def resolve(
     last_upstreams: Mapping[str, UpstreamSpec] | None = None,
     last_ports: Mapping[str, int] | None = None,
     models: Mapping[str, str] | None = None,
+    good: Mapping[str, SlotSpec] | None = None,
 ) -> Desired:
     """Return what the manifests ask for.
 
     ``errors`` are those that reading the files already found. ``last_good`` holds the spec of every slot that
     hal0 owns: it keeps the slots of broken manifests as they are, and gives each slot the port it had.
     ``last_upstreams`` does the same for upstreams. ``last_ports`` holds the ports of slots that ``last_good`` lacks.
+    ``good`` holds specs with which slots were ready: what is kept of such a slot is that, on the port that it has.
     ``models`` names, by slot, the Model to have in the place of its manifest's; one that is not there changes nothing.
     """
-    last_good = last_good or {}
+    last_good, proven = last_good or {}, good or {}
     had = {**(last_ports or {}), **{name: spec.port for name, spec in last_good.items()}}
     known = index(manifests, seeds)
     host = _host(known.host.manifest if known.host else None, facts)
@@ -71,7 +74,11 @@ def resolve(
         blamed = {error.name for error in problems if error.kind == "Slot"}
         good = {name: spec for name, spec in specs.items() if name not in blamed}
         # A broken file may be where a missing slot has moved to: nothing is removed while anything is wrong.
-        kept = {name: spec for name, spec in last_good.items() if problems and name not in good}
+        kept = {
+            name: good_again(proven.get(name, spec), spec, spec.port)
+            for name, spec in last_good.items()
+            if problems and name not in good
+        }
         ported, failed = _with_ports(good, kept, had, host)
         if not failed:
             break

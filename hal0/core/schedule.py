@@ -10,7 +10,7 @@ from hal0.core.engines import is_stand_in
 from hal0.core.override import HELD, UP, Aspect, Override, of_aspect
 from hal0.core.quantity import show_duration
 from hal0.core.schema import RunPolicy
-from hal0.core.spec import Desired, SlotSpec
+from hal0.core.spec import Desired, DesiredSlot, SlotSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,10 @@ def placement(
 ) -> dict[str, Verdict]:
     """Return the verdict for every desired slot. ``overrides`` are those in force."""
     asked = of_aspect(overrides, Aspect.RUN) | of_aspect(overrides, Aspect.HOLD)
-    return {name: _verdict(slot.spec, demand.get(name), now, asked.get(name)) for name, slot in desired.slots.items()}
+    return {
+        name: _rejected(slot) or _verdict(slot.spec, demand.get(name), now, asked.get(name))
+        for name, slot in desired.slots.items()
+    }
 
 
 def next_deadline(desired: Desired, demand: Mapping[str, Demand], now: float) -> float | None:
@@ -115,6 +118,10 @@ def next_deadline(desired: Desired, demand: Mapping[str, Demand], now: float) ->
         if name in desired.slots and desired.slots[name].spec.run is RunPolicy.ON_DEMAND and not use.in_flight
     ]
     return min((end for end in ends if end > now), default=None)
+
+
+def _rejected(slot: DesiredSlot) -> Verdict | None:
+    return Verdict(up=False, why=str(slot.rejected), barred=True) if slot.is_barred else None
 
 
 def _verdict(spec: SlotSpec, use: Demand | None, now: float, asked: Override | None) -> Verdict:

@@ -12,6 +12,7 @@ from hal0.core.definition import digest
 from hal0.core.documents import ManifestError
 from hal0.core.schema import Abort, Device, DriftPolicy, Engine, Replace, RunPolicy, SlotType, UpstreamApi
 from hal0.core.secretref import SecretRef
+from hal0.core.trial import Rejection
 
 RuntimeName: TypeAlias = Literal["systemd", "process"]
 
@@ -201,7 +202,7 @@ class DesiredSlot:
     """A slot that should exist. ``body`` is its definition file without the mark.
 
     ``problems`` is not empty where the manifests are broken and ``spec`` is the last good one. ``declared`` is what the
-    manifests alone make of it, where an override changes that.
+    manifests alone make of it, where an override changes that, or the spec that they make was ``rejected``.
     """
 
     spec: SlotSpec
@@ -209,6 +210,7 @@ class DesiredSlot:
     body: str
     problems: tuple[ManifestError, ...] = ()
     declared: DesiredSlot | None = None
+    rejected: Rejection | None = None
 
     @property
     def as_declared(self) -> DesiredSlot:
@@ -219,6 +221,11 @@ class DesiredSlot:
     def spec_hash(self) -> str:
         """Hash of what is executed."""
         return self.launch.spec_hash
+
+    @property
+    def is_barred(self) -> bool:
+        """Whether its own spec was rejected, and no good one stands in for it: it is kept down."""
+        return self.rejected is not None and self.rejected.spec_hash == self.spec_hash
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from hal0.core.schedule import ALWAYS, PoolView, Verdict
 from hal0.core.spec import DesiredSlot, HostSpec, SlotSpec, UpstreamSpec
 from hal0.core.state import SlotState
 from hal0.core.steps import Plan
+from hal0.core.trial import Rejection, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class SlotStatus:
     ``since`` is on the loop's clock, ``failing`` is None unless the last probe failed, ``run`` is the invocation last
     seen, and ``was_ready`` whether it has been ready. ``spec`` is what the manifests want; ``engine`` is the key of the
     engine that requests go to, and ``serves`` its spec. ``verdict`` says whether it should be up, ``overrides`` what a
-    person asked of it. ``claim`` is what it takes of ``pool``, which is empty where none is known.
+    person asked of it. ``trial`` is the one that is open, ``rejected`` what the manifests want and failed its own.
+    ``claim`` is what it takes of ``pool``, which is empty where none is known.
     """
 
     name: str
@@ -57,6 +59,8 @@ class SlotStatus:
     overrides: tuple[Deviation, ...] = ()
     pool: str = ""
     claim: Claim | None = None
+    trial: Trial | None = None
+    rejected: Rejection | None = None
 
     @property
     def phase(self) -> Phase:
@@ -80,9 +84,21 @@ class SlotStatus:
     @property
     def is_settled(self) -> bool:
         """Whether waiting longer is of no use: as declared and ready (or meant to be down), or in need of a person."""
+        if self.is_on_trial:
+            return False
         if self.condition(ConditionType.STALLED).status or self.spec.suspend:
             return True
         return self.condition(ConditionType.RECONCILING).status is False
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether its spec is being tried: it ends in a good spec or a rejected one."""
+        return self.trial is not None and self.verdict.up
+
+    @property
+    def rejection(self) -> str:
+        """What became of the spec that the manifests want, where that was rejected; else empty."""
+        return self.rejected.told(self.spec_hash) if self.rejected else ""
 
     @property
     def is_kept_down(self) -> bool:
@@ -165,4 +181,6 @@ def told(slot: DesiredSlot, engine: Engine, own: SlotObservation, signs: Signs) 
         overrides=signs.overrides,
         pool=signs.pool,
         claim=signs.claim,
+        trial=signs.trial,
+        rejected=slot.rejected,
     )

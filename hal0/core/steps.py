@@ -11,6 +11,7 @@ from enum import IntEnum, StrEnum
 from hal0.core.engines import slot_of
 from hal0.core.override import Deviation
 from hal0.core.schedule import Placement
+from hal0.core.trial import Rejection
 
 
 class Action(StrEnum):
@@ -120,7 +121,8 @@ class Change:
 class Plan:
     """Everything to do now. An empty plan means that the host is what the manifests and ``overrides`` say.
 
-    ``placement`` is what the arbiter made of the slots; the changes follow it.
+    ``placement`` is what the arbiter made of the slots; the changes follow it. What is wanted and was rejected is in
+    ``rejections``, and not in the changes: it is not tried again.
     """
 
     changes: tuple[Change, ...] = ()
@@ -128,6 +130,7 @@ class Plan:
     revision: str = ""
     overrides: tuple[Deviation, ...] = ()
     placement: Placement = field(default_factory=Placement)
+    rejections: tuple[Rejection, ...] = ()
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -148,11 +151,17 @@ class Plan:
         if slots is None:
             return self
         overrides = tuple(deviation for deviation in self.overrides if deviation.override.slot in slots)
-        return replace(self, changes=tuple(c for c in self.changes if slot_of(c.slot) in slots), overrides=overrides)
+        rejections = tuple(rejection for rejection in self.rejections if rejection.slot in slots)
+        changes = tuple(c for c in self.changes if slot_of(c.slot) in slots)
+        return replace(self, changes=changes, overrides=overrides, rejections=rejections)
 
     def part(self, engines: frozenset[str]) -> Plan:
         """Return the part of a plan that touches these engines and no others."""
         return replace(self, changes=tuple(change for change in self.changes if change.slot in engines))
+
+    def without(self, slots: frozenset[str]) -> Plan:
+        """Return the part of a plan that leaves some slots alone."""
+        return replace(self, changes=tuple(c for c in self.changes if slot_of(c.slot) not in slots)) if slots else self
 
     def change(self, slot: str) -> Change | None:
         """Return what happens to one slot."""

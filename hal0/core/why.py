@@ -9,6 +9,7 @@ from hal0.core.backoff import Attempt, not_before
 from hal0.core.override import Aspect
 from hal0.core.reasons import RESTART
 from hal0.core.schedule import Standing, Verdict
+from hal0.core.spec import DesiredSlot
 from hal0.core.status import SlotStatus
 from hal0.core.steps import Change
 from hal0.core.wire import VERSION, Json, reason_json, verdict_json
@@ -24,18 +25,22 @@ class Rule(StrEnum):
     DEMAND = "demand"  # a request wants it, or none does any more
     RUN = "run"  # its run policy
     HAND = "hand"  # a person asked for it, or what was asked for is over
+    TRIAL = "trial"  # a spec did not prove itself, and the last good one is to be back
 
 
-def rule_of(change: Change, verdict: Verdict, asked: Collection[Aspect] = ()) -> Rule:
+def rule_of(change: Change, verdict: Verdict, asked: Collection[Aspect] = (), slot: DesiredSlot | None = None) -> Rule:
     """Return what a change is for. Of several causes the one that people act on comes first.
 
-    ``verdict`` is the slot's. ``asked`` is what of it is overridden by hand, or was until just now.
+    ``verdict`` is the slot's. ``asked`` is what of it is overridden by hand, or was until just now. ``slot`` is as
+    desired.
     """
     fields = {reason.field for reason in change.reasons}
     if change.is_drift:
         return Rule.DRIFT
     if Aspect.RESTART in asked and RESTART in fields:
         return Rule.HAND
+    if slot and slot.rejected and (slot.is_barred or change.before != change.after):
+        return Rule.TRIAL
     if change.before != change.after:
         return Rule.HAND if Aspect.MODEL in asked and Aspect.MODEL in fields else Rule.MANIFESTS
     if verdict.standing is Standing.EVICTED:

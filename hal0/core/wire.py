@@ -10,6 +10,7 @@ from hal0.core.schedule import PoolView, Verdict
 from hal0.core.spec import unit_name
 from hal0.core.status import SlotStatus, Snapshot
 from hal0.core.steps import Change, Plan, Reason
+from hal0.core.trial import Rejection, Trial
 
 VERSION = 1
 Json: TypeAlias = dict[str, Any]
@@ -51,6 +52,8 @@ def slot_json(slot: SlotStatus, *, now: float) -> Json:
         "message": slot.message,
         "drift": list(slot.drift),
         "overrides": [override_json(deviation) for deviation in slot.overrides],
+        "trial": slot.trial and trial_json(slot.trial),
+        "rejected": slot.rejected and rejection_json(slot.rejected),
         "spec_hash": slot.spec_hash,
         "applied_generation": slot.generation,
         "restarts": service.restarts if service else 0,
@@ -129,6 +132,7 @@ def plan_json(plan: Plan) -> Json:
         "revision": plan.revision,
         "changes": [change_json(change) for change in plan.changes],
         "overrides": [override_json(deviation) for deviation in plan.overrides],
+        "rejections": [rejection_json(rejection) for rejection in plan.rejections],
         "summary": plan.summary(),
     }
 
@@ -146,6 +150,22 @@ def override_json(deviation: Deviation) -> Json:
         "until": own.until,
         "void": deviation.void,
         "text": str(deviation),
+    }
+
+
+def trial_json(trial: Trial) -> Json:
+    """Return a spec that has to prove itself."""
+    return {"spec_hash": trial.spec_hash, "who": trial.who, "began": trial.began, "text": str(trial)}
+
+
+def rejection_json(rejection: Rejection) -> Json:
+    """Return a spec that the manifests want and that is not tried again; ``text`` is the whole of it."""
+    return {
+        "slot": rejection.slot,
+        "spec_hash": rejection.spec_hash,
+        "why": rejection.why,
+        "at": rejection.at,
+        "text": str(rejection),
     }
 
 

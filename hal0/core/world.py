@@ -13,7 +13,7 @@ from hal0.core.observed import Observed
 from hal0.core.override import UP, Aspect, Override, of_aspect
 from hal0.core.phase import Phase
 from hal0.core.pools import Claim, Pool, stated_pools
-from hal0.core.replace import Replacement, Trial
+from hal0.core.replace import Candidate, Replacement
 from hal0.core.schedule import Demand, Verdict, placement
 from hal0.core.spec import Desired, SlotSpec
 
@@ -87,9 +87,9 @@ class World:
         return own | {found.key: found.stand_in.spec for found in self.replacing.values()}
 
     @property
-    def trials(self) -> tuple[Trial, ...]:
+    def candidates(self) -> tuple[Candidate, ...]:
         """The engines that have to answer a real request before others are replaced by them."""
-        return tuple(trial for found in self.replacing.values() for trial in found.trials)
+        return tuple(candidate for found in self.replacing.values() for candidate in found.candidates)
 
     def serving(self, engine: str) -> int:
         """Return how many requests are being answered by an engine, that its stop should wait for."""

@@ -57,6 +57,7 @@ class Result(StrEnum):
 
     CONVERGED = "converged"
     FAILED = "failed"
+    ROLLED_BACK = "rolled-back"  # an atomic one, some spec of which was rejected
     SUPERSEDED = "superseded"  # other manifests came before it was done
 
 
@@ -64,7 +65,8 @@ class Result(StrEnum):
 class Apply:
     """One taking up of the manifests. ``at`` and ``ended`` are since the epoch; ``ended`` None: it is under way.
 
-    ``changes`` counts the slots that were touched. ``result`` is a ``Result``, empty while it is under way.
+    ``atomic``: new specs were put on trial. ``changes`` counts the slots that were touched. ``result`` is a
+    ``Result``, empty while it is under way.
     """
 
     id: int
@@ -151,9 +153,11 @@ class Ledger:
 
     def update(self, apply: Apply) -> None:
         """Write down who asked for an apply, and how it ended."""
-        values = (apply.who, apply.result, apply.ended, apply.summary, apply.id)
+        values = (apply.who, apply.atomic, apply.result, apply.ended, apply.summary, apply.id)
         with self._write() as db:
-            db.execute("UPDATE applies SET who = ?, result = ?, ended = ?, summary = ? WHERE id = ?", values)
+            db.execute(
+                "UPDATE applies SET who = ?, atomic = ?, result = ?, ended = ?, summary = ? WHERE id = ?", values
+            )
         self._newest = apply
 
     def applies(self, *, limit: int = 20) -> list[Apply]:

@@ -5,17 +5,13 @@ A store that is damaged is put aside and begun anew: what hal0 owns is then reco
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote
-
-from pydantic import TypeAdapter, ValidationError
 
 from hal0.core.engines import is_stand_in
 from hal0.core.spec import SlotSpec
@@ -26,6 +22,9 @@ from hal0.host.measured import Measured
 from hal0.host.migrations import migrate
 from hal0.host.overrides import SCHEMA as OVERRIDES
 from hal0.host.overrides import Overrides
+from hal0.host.specs import dumped, loaded
+from hal0.host.trials import SCHEMA as TRIALS
+from hal0.host.trials import TrialRows
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -34,7 +33,6 @@ CREATE TABLE IF NOT EXISTS started (slot TEXT PRIMARY KEY, boot TEXT NOT NULL) S
 CREATE TABLE IF NOT EXISTS deletions (slot TEXT PRIMARY KEY) STRICT;
 """
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_SPEC = TypeAdapter(SlotSpec)
 _log = logging.getLogger(__name__)
 
 
@@ -42,14 +40,14 @@ class Store:
     """Inventory (the spec last applied to each slot), generation, when changes were last applied; and the ledger.
 
     The inventory has the stand-ins of slots too, by their keys. ``measured`` is what slots held of memory,
-    ``overrides`` what people asked of slots.
+    ``overrides`` what people asked of slots, ``trials`` which of their specs are good, on trial or rejected.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self._db = _open_read_only(path) if read_only else _open(path)
         rows = self._db.execute("SELECT slot, spec FROM inventory").fetchall()
-        self._specs = {slot: spec for slot, text in rows if (spec := _spec(slot, text))}
+        self._specs = {slot: spec for slot, text in rows if (spec := loaded(slot, text))}
         self._boot = _BOOT_ID.read_text().strip()
         running = self._db.execute("SELECT slot FROM started WHERE boot = ?", (self._boot,)).fetchall()
         self._started = frozenset(slot for (slot,) in running)
@@ -59,6 +57,7 @@ class Store:
         self._deletions = frozenset(slot for (slot,) in self._db.execute("SELECT slot FROM deletions").fetchall())
         self.ledger = Ledger(self._db, self._write)
         self.overrides = Overrides(self._db)
+        self.trials = TrialRows(self._db)
 
     @property
     def specs(self) -> Mapping[str, SlotSpec]:
@@ -76,9 +75,8 @@ class Store:
 
     def remember(self, spec: SlotSpec) -> None:
         """Record the spec that was applied to an engine."""
-        text = json.dumps(asdict(spec))
         with self._write() as db:
-            db.execute("INSERT OR REPLACE INTO inventory VALUES (?, ?)", (spec.key, text))
+            db.execute("INSERT OR REPLACE INTO inventory VALUES (?, ?)", (spec.key, dumped(spec)))
         self._specs = {**self._specs, spec.key: spec}
 
     def forget(self, slot: str) -> None:
@@ -90,6 +88,7 @@ class Store:
         self._started -= {slot}
         self._deletions -= {slot}
         self._specs = {name: spec for name, spec in self._specs.items() if name != slot}
+        self.trials.forget(slot)
 
     @property
     def deletions(self) -> frozenset[str]:
@@ -196,7 +195,7 @@ def _prepare(db: sqlite3.Connection) -> None:
 
 
 def _make_tables(db: sqlite3.Connection) -> None:
-    db.executescript(_SCHEMA + MEASURED + OVERRIDES)
+    db.executescript(_SCHEMA + MEASURED + OVERRIDES + TRIALS)
     migrate(db)
 
 
@@ -211,13 +210,3 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
             _log.warning("the store can't be read (%s): what was applied before is not known", error)
     _make_tables(copy)
     return copy
-
-
-def _spec(slot: str, text: str) -> SlotSpec | None:
-    try:
-        return _SPEC.validate_json(text)
-    except ValidationError as error:
-        _log.warning(
-            "the stored spec of %s can't be read (%d errors): taken as never applied", slot, error.error_count()
-        )
-        return None

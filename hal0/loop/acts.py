@@ -107,6 +107,8 @@ def _slot(reconciler: Reconciler, request: ActRequest) -> DesiredSlot:
     if slot.spec.suspend and request.verb is not Verb.RESET:
         hint = f"set `suspend` to false at {slot.spec.source}"
         raise Conflict(f"slot {request.slot} is suspended: hal0 leaves it as it is", hint=hint)
+    if slot.is_barred and request.verb in {Verb.LOAD, Verb.RESTART} and not request.model:
+        raise Conflict(f"slot {request.slot} is kept down: {slot.rejected}")
     return slot
 
 
@@ -121,6 +123,8 @@ async def _record(reconciler: Reconciler, request: ActRequest, slot: DesiredSlot
     reconciler.store.overrides.change(put, drop=[key for key in over if key not in kept])
     for engine in (request.slot, stand_in_of(request.slot)):
         reconciler.attempts.pop(engine, None)
+    if request.verb is Verb.RETRY and slot.rejected:
+        reconciler.trials.retry(slot.rejected, request.who)
     reconciler.store.ledger.add_acts([_told(reconciler, request)])
 
 

@@ -15,6 +15,7 @@ from hal0.core.documents import ManifestError
 from hal0.core.observed import Observed
 from hal0.core.override import models_of, overridden
 from hal0.core.rebuild import ports_found
+from hal0.core.rejections import with_rejections
 from hal0.core.render import Templates
 from hal0.core.resolve import desired_slot, resolve
 from hal0.core.schema import Manifest, SlotManifest
@@ -63,7 +64,9 @@ class Source:
         """
         found, models = await self.root.load(), self._models
         self.texts = found.texts
-        given = (found.manifests, found.errors, found.revision, self.store.specs, self._ports, models)
+        store = self.store
+        known = (store.specs, store.trials.good, store.trials.rejections, self._ports)
+        given = (found.manifests, found.errors, found.revision, known, models)
         if self._last is None or self._last[0] != given:
             self._last = given, self._numbered(found, models)
         return self._last[1]
@@ -105,6 +108,8 @@ class Source:
         desired = self._resolve(found, {})
         if models:
             desired = overridden(desired, self._resolve(found, models))
+        trials = self.store.trials
+        desired = with_rejections(desired, trials.rejections, trials.good, lambda spec: self.rendered(spec, desired))
         return replace(desired, generation=self.store.generation(desired.content), revision=found.revision)
 
     def _resolve(self, found: ManifestSet, models: Mapping[str, str]) -> Desired:
@@ -118,6 +123,7 @@ class Source:
             last_upstreams=self._last[1].upstreams if self._last else None,
             last_ports=self._ports,
             models=models,
+            good=self.store.trials.good,
         )
 
     def rendered(self, spec: SlotSpec, desired: Desired) -> DesiredSlot:

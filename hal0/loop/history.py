@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from hal0.core.ending import ending
+from hal0.core.ending import Ending, ending
 from hal0.core.spec import Desired
 from hal0.core.status import Snapshot
 from hal0.core.wire import VERSION, Json
@@ -21,10 +21,11 @@ BY_ITSELF = "manifests"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asked for an apply, and what is to be said of it besides."""
+    """Who asked for an apply, and what is to be said of it besides. ``atomic``: specs have to prove themselves."""
 
     who: str
     note: str = ""
+    atomic: bool = False
 
 
 @dataclass
@@ -45,7 +46,7 @@ class History:
         """Begin a row for an act of a person; the row of files that hal0 saw before the command came becomes theirs."""
         row = self._under_way()
         if row and (row.generation, row.who) == (desired.generation, BY_ITSELF):
-            self.ledger.update(replace(row, who=asked.who, summary=asked.note))
+            self.ledger.update(replace(row, who=asked.who, summary=asked.note, atomic=asked.atomic))
         else:
             self._begin(asked, desired.generation, desired.revision)
 
@@ -55,7 +56,7 @@ class History:
             self._begin(Asked(BY_ITSELF), snapshot.generation, snapshot.revision)
         row = self._under_way()
         if row and (found := ending(snapshot, limit)):
-            self._end(row, Result.CONVERGED if found.converged else Result.FAILED, found.summary)
+            self._end(row, _result(row, found), found.summary)
 
     @property
     def by(self) -> str:
@@ -66,7 +67,8 @@ class History:
     def _begin(self, asked: Asked, generation: int, revision: str) -> None:
         if row := self._under_way():
             self._end(row, Result.SUPERSEDED, "")
-        self.ledger.open(Apply(0, self.clock.wall(), asked.who, generation, revision, summary=asked.note))
+        row = Apply(0, self.clock.wall(), asked.who, generation, revision, asked.atomic, summary=asked.note)
+        self.ledger.open(row)
 
     def _end(self, row: Apply, result: Result, summary: str) -> None:
         told = "; ".join(filter(None, (row.summary, summary)))
@@ -75,6 +77,13 @@ class History:
     def _under_way(self) -> Apply | None:
         row = self.ledger.newest
         return row if row and row.ended is None else None
+
+
+def _result(row: Apply, found: Ending) -> Result:
+    if found.converged:
+        return Result.CONVERGED
+    is_its_own = row.atomic and found.rejected is not None and found.rejected >= row.at
+    return Result.ROLLED_BACK if is_its_own else Result.FAILED
 
 
 def history_json(ledger: Ledger, *, limit: int) -> Json:

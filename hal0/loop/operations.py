@@ -41,18 +41,22 @@ class Overcommitted(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class ApplyRequest:
-    """What to apply, for how many seconds to watch it, who asked for it, and what history says of it besides."""
+    """What to apply, for how many seconds to watch it, who asked for it, and what history says of it besides.
+
+    ``atomic``: each spec that is new has to prove itself, or the slot is taken back to its last good one.
+    """
 
     limit: frozenset[str] | None = None
     prune_all: bool = False
     timeout: float = 600.0
     who: str = ""
     note: str = ""
+    atomic: bool = False
 
     @property
     def leave(self) -> Leave:
         """What the passes of this apply may do."""
-        return Leave(self.limit, self.prune_all, Asked(self.who, self.note))
+        return Leave(self.limit, self.prune_all, Asked(self.who, self.note, self.atomic))
 
 
 def overview(reconciler: Reconciler) -> Json:
@@ -174,7 +178,8 @@ class _Watch:
         limit = self.request.limit
         if self.reconciler.is_busy if limit is None else any(map(self.reconciler.is_busy_with, limit)):
             return False
-        return all(slot.is_settled or self._failure(slot) for slot in self._statuses())
+        slots = self._statuses()
+        return all(slot.is_settled or (self._failure(slot) and not slot.is_on_trial) for slot in slots)
 
     def recap(self) -> Json:
         """Return the closing event: counts for each slot, and whether all of them converged."""
@@ -186,7 +191,7 @@ class _Watch:
 
     def _row(self, name: str, slot: SlotStatus | None) -> Json:
         changed = self.ok.get(name, 0)
-        failure = self.failed.get(name, "") if slot is None else self._failure(slot)
+        failure = self.failed.get(name, "") if slot is None else _said(self._failure(slot), slot.rejection)
         unreachable = slot is not None and slot.condition(ConditionType.RUNNING).status is None
         waiting = slot is not None and not failure and not unreachable and not slot.is_settled
         return {
@@ -206,7 +211,7 @@ class _Watch:
         return self.request.limit is None or name in self.request.limit
 
     def _failure(self, slot: SlotStatus) -> str:
-        if slot.failure or slot.is_ready or slot.is_kept_down:
+        if slot.failure or slot.is_ready or slot.is_kept_down or slot.rejected:
             return slot.failure
         return self.failed.get(slot.name, "")
 
@@ -219,3 +224,7 @@ class _Watch:
             self.skipped[slot] = self.skipped.get(slot, 0) + 1
         elif item.outcome is Outcome.FAILED:
             self.failed[slot] = f"{item.step}: {item.message}"
+
+
+def _said(*sentences: str) -> str:
+    return "; ".join(filter(None, sentences))

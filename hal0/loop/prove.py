@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Container, Coroutine, Iterable
 from dataclasses import dataclass, field
 
+from hal0.core.judge import has_to_prove
 from hal0.core.proof import Proof, Reply, ask_of
-from hal0.core.replace import Trial
+from hal0.core.replace import Candidate
 from hal0.core.spec import SlotSpec
 from hal0.core.status import SlotStatus, Snapshot
 from hal0.core.wedge import is_due, is_void
@@ -36,18 +37,18 @@ class Prover:
         self._suspects.add(slot)
         self.queue.add(slot)
 
-    def follow(self, snapshot: Snapshot, busy: Container[str], trials: Iterable[Trial] = ()) -> None:
+    def follow(self, snapshot: Snapshot, busy: Container[str], candidates: Iterable[Candidate] = ()) -> None:
         """Drop proofs that are void, and begin those that are due; an engine that is ``busy`` is being changed.
 
-        ``trials`` are of engines that are to replace others. The engine of a slot that its stand-in serves for is asked
-        by them alone.
+        ``candidates`` are to replace others. The engine of a slot that its stand-in serves for is asked as one of them
+        alone.
         """
         self._suspects &= snapshot.slots.keys()
         for engine, proof in list(self.proofs.items()):
             if self._is_void(snapshot, engine, proof):
                 del self.proofs[engine]
-        for trial in trials:
-            self._begin(trial.engine, busy, self._try(trial))
+        for candidate in candidates:
+            self._begin(candidate.engine, busy, self._try(candidate))
         for name, slot in snapshot.slots.items():
             if slot.engine == name and self._is_due(slot, snapshot.at):
                 self._begin(name, busy, self._prove(slot))
@@ -60,8 +61,9 @@ class Prover:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _is_due(self, slot: SlotStatus, now: float) -> bool:
-        name = slot.name
-        return is_due(slot, self.proofs.get(name), self.demands.serving(name), now, suspected=name in self._suspects)
+        name, proof = slot.name, self.proofs.get(slot.name)
+        suspected = name in self._suspects
+        return has_to_prove(slot, proof) or is_due(slot, proof, self.demands.serving(name), now, suspected=suspected)
 
     def _is_void(self, snapshot: Snapshot, engine: str, proof: Proof) -> bool:
         slot, phase = snapshot.slots.get(engine), snapshot.phases.get(engine)
@@ -77,25 +79,29 @@ class Prover:
         self._tasks[engine] = task
         task.add_done_callback(lambda _: self._tasks.pop(engine))
 
-    async def _try(self, trial: Trial) -> None:
+    async def _try(self, candidate: Candidate) -> None:
         """Ask an engine that is to replace another, and have it looked at with what came of it."""
         began = self.clock.now()
-        reply = await self._ask(trial.spec, is_healthy=True)
-        self.queue.add(trial.engine)
-        if reply.error and self.demands.serving(trial.engine):
+        reply = await self._ask(candidate.spec, is_healthy=True)
+        self.queue.add(candidate.engine)
+        if reply.error and self.demands.serving(candidate.engine):
             return  # it may have waited behind a request: it is asked again
         now = self.clock.now()
-        self.proofs[trial.engine] = Proof(
-            trial.run, not reply.error, now, now - began, reply.error, reply.status, suspected=True
+        self.proofs[candidate.engine] = Proof(
+            candidate.run, not reply.error, now, now - began, reply.error, reply.status, suspected=True
         )
 
     async def _prove(self, slot: SlotStatus) -> None:
         """Ask the engine, and have the slot looked at with what came of it."""
         began, is_idle = self.clock.now(), slot.failing is None
         reply = await self._ask(slot.serves, is_healthy=is_idle)
+        if reply.error and slot.trial:  # much hangs on it, and an engine's first answer may be its slowest
+            reply = await self._ask(slot.serves, is_healthy=is_idle)
         now = self.clock.now()
         if reply.error and is_idle and self.demands.was_used(slot.name, since=began):
-            return  # it may have waited behind that request; a suspect is asked again
+            if slot.trial:
+                self.queue.add(slot.name)
+            return  # it may have waited behind that request; a suspect is asked again, and who is on trial is at once
         self._suspects.discard(slot.name)
         self.proofs[slot.name] = Proof(
             slot.run, not reply.error, now, now - began, reply.error, reply.status, suspected=is_idle

@@ -75,6 +75,7 @@ class Publisher:
                 last_lines=last_words.of(name),
                 replacing=progress(world, name),
                 no_replacement=failure(world, current, name),
+                trial=self.store.trials.open.get(name),
                 pool=pool_of(slot.spec, world.pools),
                 claim=world.claims.get(name),
             )

@@ -24,7 +24,7 @@ from hal0.core.override import Override, expired, spent
 from hal0.core.plan import plan
 from hal0.core.reasons import is_as_declared
 from hal0.core.rebuild import is_seen
-from hal0.core.replace import Trial, phases, replacements
+from hal0.core.replace import Candidate, phases, replacements
 from hal0.core.schedule import UNDECLARED, Placement, Standing, Verdict
 from hal0.core.spec import Desired, SlotSpec
 from hal0.core.status import Snapshot
@@ -50,6 +50,7 @@ from hal0.loop.publish import Publisher
 from hal0.loop.queue import WorkQueue
 from hal0.loop.rebuild import hold
 from hal0.loop.requests import Requests
+from hal0.loop.trials import Trials
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -90,8 +91,9 @@ class Reconciler:
     counts: Counts = field(default_factory=Counts)
     requests: Requests = field(default_factory=Requests)
     history: History = field(init=False)
+    trials: Trials = field(init=False)
     _specs: Mapping[str, SlotSpec] = field(default_factory=dict)
-    _trials: tuple[Trial, ...] = ()
+    _candidates: tuple[Candidate, ...] = ()
     _busy: set[str] = field(default_factory=set)
     _kept: set[asyncio.Task[Any]] = field(default_factory=set)
     _stopping: set[str] = field(default_factory=set)
@@ -101,6 +103,7 @@ class Reconciler:
 
     def __post_init__(self) -> None:
         self.history = History(self.store.ledger, self.clock)
+        self.trials = Trials(self.source, self.store, self.clock, self.queue, self.prover.proofs)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -114,7 +117,7 @@ class Reconciler:
                 current = await self._survey(keys, leave or self.leave)
                 self._begin(current)
                 self._close_doors(current)
-                self.prover.follow(self.snapshot, self._busy | self._unseen, self._trials)
+                self.prover.follow(self.snapshot, self._busy | self._unseen, self._candidates)
             self.begun.set()
             return current
 
@@ -128,7 +131,7 @@ class Reconciler:
         if lapsed or MANIFESTS in keys or not self.snapshot.is_ready:
             await self._load()
         if leave.asked:
-            self.history.begin(leave.asked, self.desired)
+            self._take_up(leave.asked, leave.limit)
         unknown = self.desired.slots.keys() - self.store.specs.keys()
         observed = await self._observe(keys)
         self._drop(spent(self.store.overrides.rows, self.desired, self.store.specs, observed))
@@ -139,9 +142,17 @@ class Reconciler:
             world = self.world(observed)
             self._follow(world)
             current = plan(world, prune_all=leave.prune_all)
-        self._specs, self._trials = world.specs, world.trials
-        self._publish(world, current)
-        return current.limited(leave.limit)
+        self._specs, self._candidates = world.specs, world.candidates
+        rejected = self._publish(world, current)
+        return current.without(rejected).limited(leave.limit)
+
+    def _take_up(self, asked: Asked, limit: frozenset[str] | None) -> None:
+        """Begin what a person asked for. Who has specs tried means now: a failed start is tried again at once."""
+        self.history.begin(asked, self.desired)
+        if asked.atomic:
+            for name in self.trials.begin(self.desired, asked.who, limit):
+                self.attempts.pop(name, None)
+                self.attempts.pop(stand_in_of(name), None)
 
     async def _load(self) -> None:
         desired = await self.source.load()
@@ -334,7 +345,7 @@ class Reconciler:
 
     def _act(self, change: Change, verdict: Verdict, why: str) -> Act:
         aspects, who = asked(self.store, slot_of(change.slot))
-        rule = rule_of(change, verdict, aspects)
+        rule = rule_of(change, verdict, aspects, self.desired.slots.get(slot_of(change.slot)))
         return Act(
             *(slot_of(change.slot), change.action.value, change.is_drift, why, self.clock.wall()),
             rule=rule.value,
@@ -381,20 +392,29 @@ class Reconciler:
         if not halted:
             self.store.note_apply(self.clock.wall())
 
-    def _publish(self, world: World, current: Plan) -> None:
+    def _publish(self, world: World, current: Plan) -> frozenset[str]:
+        """Put the new picture in place, and do what follows from it; return the slots whose spec was rejected."""
         snapshot = self.publisher.publish(world, current, self.last_words)
         self.history.note(snapshot, self.leave.limit)
-        fresh = snapshot.slots if world.observed.fresh is None else world.observed.fresh
-        self.demands.reopen(set(fresh) - self._busy - self._unseen)
         for name, slot in snapshot.slots.items():
             if not slot.is_ready:
                 continue
             self.requests.is_ready(name)
             if slot.condition(ConditionType.SYNCED).status is not False:
                 self._settle(name)
+        rejected = self.trials.follow(snapshot, self.attempts, self._busy | self._unseen)
+        self._move_doors(world, snapshot)
         for key, due in (*next_looks(world, current, snapshot), *replacement_looks(world)):
             self.queue.add(key, due)
         self.feed.publish(PassNews(len(current.changes)))
+        return rejected
+
+    def _move_doors(self, world: World, snapshot: Snapshot) -> None:
+        """Open the doors of slots that have been looked at, and close those of engines that are yet to be proved."""
+        fresh = snapshot.slots if world.observed.fresh is None else world.observed.fresh
+        unproved = self.trials.unproved(snapshot)
+        self.demands.reopen(set(fresh) - self._busy - self._unseen - unproved)
+        self.demands.close(unproved)
 
     def _settle(self, name: str) -> None:
         """Note that a slot got ready; an engine that ends soon after, time and again, is backed off all the same."""

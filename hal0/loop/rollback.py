@@ -33,6 +33,7 @@ class RollbackRequest:
     prune_all: bool = False
     timeout: float = ApplyRequest().timeout
     who: str = ""
+    atomic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ async def rollback(reconciler: Reconciler, request: RollbackRequest) -> AsyncIte
     told = await asyncio.shield(asyncio.create_task(_written_back(reconciler, request)))
     yield told
     note = f"rollback to {told['to']}"
-    async for event in apply(reconciler, ApplyRequest(None, request.prune_all, request.timeout, request.who, note)):
+    asked = ApplyRequest(None, request.prune_all, request.timeout, request.who, note, request.atomic)
+    async for event in apply(reconciler, asked):
         yield event
 
 

@@ -134,6 +134,7 @@ class _Asked(Signed):
 
     who: Who = "api"
     prune_all: bool = False
+    atomic: bool = False
     timeout: float = ApplyRequest().timeout
 
 
@@ -146,7 +147,8 @@ class _Apply(_Asked):
     @property
     def request(self) -> ApplyRequest:
         """What to apply, as the loop takes it."""
-        return ApplyRequest(frozenset(self.limit) if self.limit else None, self.prune_all, self.timeout, self.who)
+        limit = frozenset(self.limit) if self.limit else None
+        return ApplyRequest(limit, self.prune_all, self.timeout, self.who, atomic=self.atomic)
 
 
 class _Rollback(_Asked):
@@ -158,7 +160,7 @@ class _Rollback(_Asked):
     @property
     def request(self) -> RollbackRequest:
         """Where to go back to, as the loop takes it."""
-        return RollbackRequest(self.rev, self.force, self.prune_all, self.timeout, self.who)
+        return RollbackRequest(self.rev, self.force, self.prune_all, self.timeout, self.who, self.atomic)
 
 
 def _whole_number(request: web.Request, name: str, default: int) -> int:
