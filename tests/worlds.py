@@ -29,6 +29,7 @@ def desired(
     last_good: Mapping[str, SlotSpec] | None = None,
     before: Desired | None = None,
     models: Mapping[str, str] | None = None,
+    proven: Mapping[str, SlotSpec] | None = None,
 ) -> Desired:
     """Resolve manifests, given as YAML. ``before`` was desired until now, ``models`` overrides slots' models."""
     documents, errors = parse_file("test.yaml", text)
@@ -42,6 +43,7 @@ def desired(
         last_good={name: slot.spec for name, slot in before.slots.items()} if before else last_good,
         last_upstreams=before.upstreams if before else None,
         models=models,
+        proven=proven,
     )
     return replace(found, generation=generation, revision="abc")
 

@@ -60,11 +60,11 @@ def judged(
     if is_up(slot) and (ask_of(slot.spec) is None or _speaks_for(proof, slot)):
         return _PASSED
     if attempt and _is_of(trial, attempt) and attempt.error:
-        return Judgement(Word.FAILED, slot.failure or attempt.error)
+        return _failed(slot, attempt.error)
     if slot.condition(ConditionType.SYNCED).reason == "Refused" or (running is not None and _is_broken(slot)):
-        return Judgement(Word.FAILED, slot.failure)
+        return _failed(slot, "it can't be started")
     if running is not None and running > slot.spec.start_deadline and not slot.is_ready:
-        return Judgement(Word.FAILED, f"not ready within {show_duration(slot.spec.start_deadline)}")
+        return _failed(slot, f"not ready within {show_duration(slot.spec.start_deadline)}")
     return _OPEN
 
 
@@ -79,6 +79,10 @@ def is_up(slot: SlotStatus) -> bool:
     """Return whether a slot is ready with what is wanted. What was changed outside hal0 since is not the spec's."""
     synced = slot.condition(ConditionType.SYNCED)
     return slot.is_ready and (synced.status is True or synced.reason == "Drifted")
+
+
+def _failed(slot: SlotStatus, why: str) -> Judgement:
+    return Judgement(Word.FAILED, slot.failure or why)
 
 
 def _is_of(trial: Trial, attempt: Attempt | None) -> bool:

@@ -53,17 +53,17 @@ def resolve(
     last_upstreams: Mapping[str, UpstreamSpec] | None = None,
     last_ports: Mapping[str, int] | None = None,
     models: Mapping[str, str] | None = None,
-    good: Mapping[str, SlotSpec] | None = None,
+    proven: Mapping[str, SlotSpec] | None = None,
 ) -> Desired:
     """Return what the manifests ask for.
 
     ``errors`` are those that reading the files already found. ``last_good`` holds the spec of every slot that
     hal0 owns: it keeps the slots of broken manifests as they are, and gives each slot the port it had.
     ``last_upstreams`` does the same for upstreams. ``last_ports`` holds the ports of slots that ``last_good`` lacks.
-    ``good`` holds specs with which slots were ready: what is kept of such a slot is that, on the port that it has.
+    ``proven`` holds specs with which slots were ready: what is kept of such a slot is that, on the port that it has.
     ``models`` names, by slot, the Model to have in the place of its manifest's; one that is not there changes nothing.
     """
-    last_good, proven = last_good or {}, good or {}
+    last_good, proven = last_good or {}, proven or {}
     had = {**(last_ports or {}), **{name: spec.port for name, spec in last_good.items()}}
     known = index(manifests, seeds)
     host = _host(known.host.manifest if known.host else None, facts)

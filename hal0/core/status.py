@@ -127,7 +127,7 @@ class SlotStatus:
             wrong = condition.status if kind is ConditionType.STALLED else condition.status is not True
             if wrong and condition.message:
                 return condition.message
-        return ""
+        return str(self.trial) if self.is_on_trial else ""
 
 
 @dataclass(frozen=True, slots=True)

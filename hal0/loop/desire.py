@@ -123,7 +123,7 @@ class Source:
             last_upstreams=self._last[1].upstreams if self._last else None,
             last_ports=self._ports,
             models=models,
-            good=self.store.trials.good,
+            proven=self.store.trials.good,
         )
 
     def rendered(self, spec: SlotSpec, desired: Desired) -> DesiredSlot:

@@ -351,7 +351,7 @@ class Reconciler:
             rule=rule.value,
             revision=self.desired.revision,
             request=self.requests.waker(_asked_for(slot_of(change.slot), rule, verdict)),
-            by={Rule.MANIFESTS: self.history.by, Rule.HAND: who}.get(rule, ""),
+            by={Rule.MANIFESTS: self.history.by, Rule.TRIAL: self.history.by, Rule.HAND: who}.get(rule, ""),
         )
 
     async def _batch(self, batch: Plan) -> None:

@@ -126,6 +126,6 @@ class Trials:
 
 
 def _attempt(trial: Trial, attempts: Mapping[str, Attempt]) -> Attempt | None:
-    """Return the last try of a spec on trial: of the slot's own engine, or of a stand-in, which failed if it is told."""
+    """Return the last try of a spec on trial: a failed one of a stand-in, or one of the slot's own engine."""
     tries = [attempts.get(engine) for engine in (stand_in_of(trial.slot), trial.slot)]
     return next((found for found in tries if found and found.spec_hash == trial.spec_hash), None)

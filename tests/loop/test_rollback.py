@@ -63,8 +63,8 @@ def root(scene: Scene) -> Root:
     return Root(scene)
 
 
-async def back(scene: Scene, rev: str = "", *, force: bool = False, prune_all: bool = False) -> list[dict[str, Any]]:
-    request = RollbackRequest(rev, force=force, prune_all=prune_all, who="eve")
+async def back(scene: Scene, rev: str = "", **leave: bool) -> list[dict[str, Any]]:
+    request = RollbackRequest(rev, who="eve", **leave)
     async with asyncio.timeout(10):
         events = aiter(rollback(scene.reconciler, request))
         told = [await anext(events), await anext(events)]
@@ -92,6 +92,18 @@ async def test_the_last_manifests_that_converged_come_back_and_are_applied(scene
     (last, failed, first) = scene.store.ledger.applies()
     assert (first.result, failed.result) == ("converged", "failed")
     assert (last.who, last.generation, last.result, last.summary) == ("eve", 3, "converged", "rollback to g1")
+
+
+async def test_an_atomic_rollback_has_its_specs_prove_themselves(scene: Scene, root: Root) -> None:
+    await root.taken_up(FIRST)
+    await root.taken_up({**FIRST, **slot("a", args="[--second]")})
+    await root.taken_up({**FIRST, **slot("a", args="[--third]")})
+    scene.host.doomed.add("--second")  # it worked, and does not any more
+    recap = (await back(scene, "g2", atomic=True))[-1]
+    assert recap["slots"]["a"]["message"].startswith("rolled back: spec ")
+    (row,) = scene.store.ledger.applies(limit=1)
+    assert (row.atomic, row.result) == (True, "rolled-back")
+    assert "--third" in scene.host.instances["a"].command
 
 
 async def test_a_rollback_can_be_rolled_back(scene: Scene, root: Root) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from worlds import desired, slots
 
+from hal0.core.trial import Rejection, Trial
 from hal0.host.ledger import Act, Apply, Revision, Transition
 from hal0.host.store import Store
 
@@ -309,3 +310,46 @@ def test_the_last_apply_is_remembered(store: Store) -> None:
         assert store.applied == at
     with closing(again(store)) as found:
         assert found.applied == 1_700_000_060.5
+
+
+# Trials.
+
+
+def test_what_decides_of_trials_comes_back_as_it_was(store: Store) -> None:
+    store.trials.note_good(SPECS["a"])
+    store.trials.begin([Trial("a", "h1", "eve", 1.0), Trial("b", "h2", "eve", 1.0)])
+    store.trials.reject(Rejection("b", "h2", "it crashed", 2.0))
+    with closing(again(store)) as found:
+        assert found.trials.good == {"a": SPECS["a"]}
+        assert found.trials.open == {"a": Trial("a", "h1", "eve", 1.0)}
+        assert found.trials.rejections == {("b", "h2"): Rejection("b", "h2", "it crashed", 2.0)}
+
+
+def test_a_spec_on_trial_is_not_rejected_and_a_good_one_not_on_trial(store: Store) -> None:
+    store.trials.reject(Rejection("a", "h1", "it crashed", 1.0))
+    store.trials.begin([Trial("a", "h1", "eve", 2.0)])
+    assert store.trials.rejections == {}
+    store.trials.note_good(SPECS["a"])
+    with closing(again(store)) as found:
+        assert (found.trials.open, found.trials.rejections) == ({}, {})
+
+
+def test_a_slot_keeps_its_last_twenty_rejections_and_others_theirs(store: Store) -> None:
+    store.trials.reject(Rejection("b", "h", "it crashed", 0.0))
+    for number in range(30):
+        store.trials.reject(Rejection("a", f"h{number}", "it crashed", 1.0))
+    kept = [f"h{number}" for number in range(10, 30)]
+    with closing(again(store)) as found:
+        assert [spec_hash for slot, spec_hash in found.trials.rejections if slot == "a"] == kept
+        assert ("b", "h") in found.trials.rejections
+
+
+def test_nothing_of_trials_is_left_of_a_slot_that_is_gone(store: Store) -> None:
+    store.remember(SPECS["a"])
+    store.trials.note_good(SPECS["a"])
+    store.trials.begin([Trial("a", "h1", "eve", 1.0)])
+    store.trials.reject(Rejection("a", "h2", "it crashed", 1.0))
+    store.forget("a")
+    assert (store.trials.good, store.trials.open, store.trials.rejections) == ({}, {}, {})
+    with closing(again(store)) as found:
+        assert (found.trials.good, found.trials.open, found.trials.rejections) == ({}, {}, {})

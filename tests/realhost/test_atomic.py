@@ -78,7 +78,7 @@ def test_an_image_that_cant_be_had_leaves_the_engine_as_it_is(host: Host) -> Non
 def test_a_bad_image_that_was_applied_is_rolled_back(host: Host) -> None:
     host.manifest("chat.toml", GOOD)
     host.hal0("apply")
-    host.manifest("chat.toml", slot_manifest("chat", profile="crash"))
+    host.manifest("chat.toml", slot_manifest("chat", profile="crash", context_size=256))
     assert host.hal0("apply", check=False).returncode == 3
     assert host.container("chat") == ""
     back = host.hal0("rollback", "--atomic")
