@@ -412,9 +412,8 @@ class Reconciler:
     def _move_doors(self, world: World, snapshot: Snapshot) -> None:
         """Open the doors of slots that have been looked at, and close those of engines that are yet to be proved."""
         fresh = snapshot.slots if world.observed.fresh is None else world.observed.fresh
-        unproved = self.trials.unproved(snapshot)
-        self.demands.reopen(set(fresh) - self._busy - self._unseen - unproved)
-        self.demands.close(unproved)
+        self.demands.reopen(set(fresh) - self._busy - self._unseen)
+        self.demands.close(self.trials.unproved(snapshot))
 
     def _settle(self, name: str) -> None:
         """Note that a slot got ready; an engine that ends soon after, time and again, is backed off all the same."""

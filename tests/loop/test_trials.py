@@ -10,6 +10,7 @@ import pytest
 from fakes import SILENT
 from scenes import MODEL, Scene, slot, slots
 
+from hal0.core.backoff import Attempt
 from hal0.core.conditions import ConditionType
 from hal0.core.observed import Activity, ProbeResult
 from hal0.core.proof import Reply
@@ -296,6 +297,33 @@ async def test_an_image_behind_its_tag_is_only_reported(scene: Scene) -> None:
     assert "rolled back" not in recap["slots"]["chat"]["message"]
     assert rejected(scene) == []
     assert last(scene).result == "failed"
+
+
+async def test_the_recap_waits_for_the_good_engine_where_a_step_failed(scene: Scene) -> None:
+    await up(scene)
+    scene.runtime.faults["start chat"] = StepFailed("no such device")
+    scene.declare(MODEL, slot("chat", **BAD))
+    task = asyncio.create_task(applied(scene))
+    await until(scene, lambda: rejected(scene))
+    scene.prober.answers["chat"] = ProbeResult.LOADING
+    scene.runtime.faults.clear()
+    await until(scene, lambda: scene.states() == {"chat": SlotState.WARMING} and "--bad" not in runs(scene))
+    assert not task.done()
+    scene.prober.answers.clear()
+    row = (await task)["slots"]["chat"]
+    assert (row["failed"], row["waiting"]) == (1, 0)
+    assert row["message"].startswith("rolled back: spec ")
+    assert scene.states() == {"chat": READY}
+
+
+async def test_a_slot_in_a_batch_is_judged_by_the_next_look(scene: Scene) -> None:
+    scene.prober.answers["chat"] = ProbeResult.LOADING
+    scene.declare(slots("chat"))
+    await applied(scene, patience=5)
+    hal0 = scene.reconciler
+    attempts = {"chat": Attempt(scene.slot("chat").spec_hash, 1, 0.0, "no such device")}
+    assert hal0.trials.follow(hal0.snapshot, attempts, {"chat"}) == frozenset()
+    assert hal0.trials.follow(hal0.snapshot, attempts, ()) == {"chat"}
 
 
 # Second chances.
