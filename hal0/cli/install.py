@@ -16,6 +16,7 @@ from hal0.cli.client import place as scope_of
 from hal0.core.quote import systemd_join
 from hal0.errors import HostUnreachable, StepFailed, UsageError
 from hal0.host.scope import Scope
+from hal0.host.whole import replace
 
 _DEADLINE = 90
 UNITS = ("hal0-slot@.service", "hal0.target")
@@ -59,10 +60,7 @@ def _put(path: Path, text: str) -> bool:
         if path.exists() and path.read_text() == text:
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.new")
-        beside.write_text(text)
-        beside.chmod(0o644)
-        beside.replace(path)
+        replace(path, text, mode=0o644)
     except OSError as error:
         hint = "run hal0 install as root, or with --scope user" if os.getuid() else ""
         raise StepFailed(f"can't write {path}: {error.strerror}", hint=hint) from error

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Definition
 from hal0.core.spec import unit_name
 from hal0.errors import StepFailed
+from hal0.host.whole import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,8 +78,7 @@ class Dropins:
         path = self.path(slot)
         with _explained(f"can't write {path}"):
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            _replace(path, text)
-            _sync_folder(path.parent)
+            replace(path, text, mode=0o644)
 
     def remove(self, slot: str) -> None:
         """Remove a drop-in, and its folder unless an operator keeps files there. Raises ``StepFailed``."""
@@ -98,28 +97,6 @@ def _is_absent(path: Path) -> bool:
     except OSError:
         return False
     return False
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".50-hal0.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

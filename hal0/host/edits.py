@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hal0.errors import Conflict
+from hal0.host.whole import sync
 
 _NEW_MODE = 0o644
 _FOR_WRITING = 0o222
@@ -58,7 +59,7 @@ def replace(file: Path, before: str | None, after: str | None) -> None:
             file.unlink()
         else:
             _put(file, after, is_new=before is None)
-        _sync(file.parent)
+        sync(file.parent)
 
 
 def _put(file: Path, text: str, *, is_new: bool) -> None:
@@ -88,14 +89,6 @@ def _give(handle: int, like: os.stat_result) -> None:
     mine = os.fstat(handle)
     if (mine.st_uid, mine.st_gid) != (like.st_uid, like.st_gid):
         os.fchown(handle, like.st_uid, like.st_gid)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 import tomllib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.launch import hash_of
 from hal0.core.observed import Definition
 from hal0.errors import StepFailed
+from hal0.host.whole import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +96,7 @@ class Definitions:
         """Put a definition in place: after a crash there is the old one or the new one. Raises ``StepFailed``."""
         path = self.path(slot)
         with _explained(f"can't write {path}"):
-            replace(path, text)
+            _put(path, text)
 
     def remove(self, slot: str) -> None:
         """Remove a definition; nothing to remove is not an error. Raises ``StepFailed``."""
@@ -118,7 +117,7 @@ class Records:
 
     def write(self, record: Record) -> None:
         """Put a record in place. Raises ``OSError``."""
-        replace(self._folder / f"{record.slot}.json", json.dumps(asdict(record)) + "\n")
+        _put(self._folder / f"{record.slot}.json", json.dumps(asdict(record)) + "\n")
 
     def remove(self, slot: str) -> None:
         """Remove a record; nothing to remove is not an error, and a stale one is dropped when it is next read."""
@@ -133,31 +132,10 @@ class Records:
             return None
 
 
-def replace(path: Path, text: str) -> None:
-    """Write a file whole, for its owner alone: temporary file, fsync, rename, fsync of the folder.
-
-    The folder is made again if someone removed it. Raises ``OSError``.
-    """
+def _put(path: Path, text: str) -> None:
+    """Write a file for its owner alone. The folder is made again if someone removed it. Raises ``OSError``."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp's mode is 0600
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    replace(path, text)
 
 
 def _stems(folder: Path, suffix: str) -> frozenset[str]:
