@@ -74,11 +74,6 @@ class Podman:
             return Known({})
         return await self._read(lambda client: _images(client, wanted))
 
-    async def image_id(self, ref: str) -> Fact[str | None]:
-        """Return the id of the local image that a reference names, None where there is none."""
-        answer = await self.images([ref])
-        return answer if isinstance(answer, Unknown) else Known(answer.value[ref])
-
     async def pull(self, ref: str) -> None:
         """Fetch an image, for up to an hour; being cancelled ends the transfer.
 

@@ -125,7 +125,7 @@ async def test_one_that_cannot_be_read_is_unknown_alone(podman: Podman, fake: Fa
 async def test_a_failing_service_is_unknown(podman: Podman, fake: FakePodman) -> None:
     fake.broken = {"/containers/json", "/images/json"}
     assert await podman.containers() == Unknown("podman: storage is wedged")
-    assert await podman.image_id("localhost/tiny:1") == Unknown("podman: storage is wedged")
+    assert await podman.images(["localhost/tiny:1"]) == Unknown("podman: storage is wedged")
 
 
 async def test_an_odd_answer_is_unknown(podman: Podman, fake: FakePodman) -> None:
@@ -136,7 +136,7 @@ async def test_an_odd_answer_is_unknown(podman: Podman, fake: FakePodman) -> Non
 async def test_no_socket_is_unknown(podman: Podman, tmp_path: Path) -> None:
     reason = f"podman: no socket at {tmp_path}/podman.sock"
     assert await podman.containers() == Unknown(reason)
-    assert await podman.image_id("x") == Unknown(reason)
+    assert await podman.images(["x"]) == Unknown(reason)
     with pytest.raises(HostUnreachable, match="no socket") as caught:
         await podman.pull("x")
     assert "podman.socket" in caught.value.hint
