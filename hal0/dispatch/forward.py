@@ -11,6 +11,7 @@ from hal0.dispatch.call import Call
 from hal0.dispatch.connection import Connection, EngineLost
 from hal0.dispatch.envelope import error_body
 from hal0.dispatch.heads import END, RequestHead, framing
+from hal0.host.tasks import end
 
 
 def request_head(call: Call, target: str, passed: bytes, own: bytes, length: int | None) -> bytes:
@@ -41,9 +42,7 @@ async def send_parts(connection: Connection, head: bytes, parts: AsyncIterator[b
     finally:
         if not upload.done() or upload.exception():
             connection.spoil()
-        upload.cancel()
-        answer.cancel()
-        await asyncio.gather(upload, answer, return_exceptions=True)
+        await end((upload, answer))
 
 
 async def _upload(connection: Connection, head: bytes, parts: AsyncIterator[bytes], *, is_chunked: bool) -> None:

@@ -15,6 +15,7 @@ from hal0.dispatch.pool import Pool
 from hal0.dispatch.records import Recorder
 from hal0.dispatch.send import Sender
 from hal0.dispatch.upstreams import Upstreams
+from hal0.host.tasks import end
 from hal0.loop.news import Feed, LoadNews
 from hal0.loop.reconcile import Reconciler
 
@@ -50,9 +51,7 @@ async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[No
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
 
 async def _count_loads(feed: Feed, measures: Measures) -> None:

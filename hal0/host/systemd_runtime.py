@@ -16,6 +16,7 @@ from hal0.host.pending import Pending
 from hal0.host.podman import Podman
 from hal0.host.ports import EVERYTHING
 from hal0.host.systemd import JOB_S, Systemd
+from hal0.host.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
@@ -130,9 +131,7 @@ class SystemdRuntime:
                 yield await pending.take()
                 _raise_failed(pumps)
         finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
+            await end(pumps)
 
     async def stop_all(self) -> None:
         """Leave the units as they are: they live without hal0."""

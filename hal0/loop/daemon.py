@@ -15,6 +15,7 @@ from hal0.host.lock import host_lock
 from hal0.host.manifests import SUFFIXES
 from hal0.host.notify import notify, watchdog_interval
 from hal0.host.ports import EVERYTHING, MANIFESTS, Runtime
+from hal0.host.tasks import end
 from hal0.host.watch import settled_changes
 from hal0.loop.assembly import Settings, make_reconciler, open_host, open_store
 from hal0.loop.queue import WorkQueue
@@ -73,9 +74,7 @@ async def _tasks(settings: Settings, reconciler: Reconciler, runtime: Runtime) -
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
 
 async def drive(reconciler: Reconciler) -> None:

@@ -13,6 +13,7 @@ from hal0.core.spec import SlotSpec
 from hal0.core.status import SlotStatus, Snapshot
 from hal0.core.wedge import is_due, is_void
 from hal0.host.ports import Clock, Completer
+from hal0.host.tasks import end
 from hal0.loop.demand import Demands
 from hal0.loop.queue import WorkQueue
 
@@ -55,10 +56,7 @@ class Prover:
 
     async def close(self) -> None:
         """Give up the proofs under way."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._tasks.values())
 
     def _is_due(self, slot: SlotStatus, now: float) -> bool:
         name, proof = slot.name, self.proofs.get(slot.name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from hal0.errors import Hal0Error, StepFailed, StepWaits
 from hal0.host.ports import Runtime
+from hal0.host.tasks import end
 
 
 @dataclass
@@ -43,10 +44,7 @@ class Pulls:
 
     async def close(self) -> None:
         """Give up pulls under way; podman keeps the layers that it has."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._tasks.values())
 
     def _begin(self, image: str) -> None:
         task = asyncio.create_task(self.runtime.pull(image), name=f"pull {image}")
