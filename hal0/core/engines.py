@@ -5,7 +5,7 @@ An engine's key names its unit, its container, its door and its count of request
 
 from __future__ import annotations
 
-from hal0.core.facts import Unknown, known
+from hal0.core.facts import known
 from hal0.core.observed import Activity, SlotObservation
 from hal0.core.spec import DesiredSlot, SlotSpec
 
@@ -43,7 +43,4 @@ def served_spec(slot: DesiredSlot, seen: SlotObservation, applied: SlotSpec | No
 
 def _may_be_up(seen: SlotObservation) -> bool:
     """Return whether an engine may be running: who can't be seen may."""
-    if isinstance(seen.service, Unknown):
-        return True
-    service = seen.service.value
-    return service is not None and service.activity not in {Activity.INACTIVE, Activity.FAILED}
+    return seen.activity not in {Activity.INACTIVE, Activity.FAILED}

@@ -120,10 +120,16 @@ class SlotObservation:
         return split(definition.text)[1] if definition else None
 
     @property
+    def activity(self) -> Activity | None:
+        """How far the service is; one that is not there is inactive. None where it can't be seen."""
+        if isinstance(self.service, Unknown):
+            return None
+        return self.service.value.activity if self.service.value else Activity.INACTIVE
+
+    @property
     def is_hollow(self) -> bool:
         """Whether the service is active, and its container is known not to run."""
-        service = known(self.service)
-        if service is None or service.activity is not Activity.ACTIVE or isinstance(self.instance, Unknown):
+        if self.activity is not Activity.ACTIVE or isinstance(self.instance, Unknown):
             return False
         return self.instance.value is None or not self.instance.value.running
 

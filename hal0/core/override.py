@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from hal0.core.facts import Known, Unknown
+from hal0.core.facts import known
 from hal0.core.observed import Observed, SlotObservation
 from hal0.core.quantity import show_moment
 from hal0.core.schema import RunPolicy
@@ -175,7 +175,7 @@ def spent(
 
 def _is_let_go(hold: Override, desired: Desired, seen: SlotObservation) -> bool:
     """Return whether what was held is known to be down, or its manifest asks for something else than it did."""
-    if isinstance(seen.service, Known) and not (seen.service.value and seen.service.value.activity.is_up):
+    if seen.activity and not seen.activity.is_up:
         return True
     slot = desired.slots.get(hold.slot)
     return slot is not None and not slot.problems and hold.value != wish(slot)
@@ -183,7 +183,6 @@ def _is_let_go(hold: Override, desired: Desired, seen: SlotObservation) -> bool:
 
 def _is_made(restart: Override, seen: SlotObservation) -> bool:
     """Return whether the invocation that had to go is known to be gone."""
-    if isinstance(seen.service, Unknown):
-        return False
-    service = seen.service.value
-    return service is None or not service.activity.is_up or service.invocation != restart.value
+    service = known(seen.service)
+    is_another = service is not None and service.invocation != restart.value
+    return is_another or (seen.activity is not None and not seen.activity.is_up)

@@ -133,5 +133,4 @@ def _run(seen: SlotObservation) -> str:
 
 def is_active(seen: SlotObservation) -> bool:
     """Return whether a slot's service is known to run."""
-    service = known(seen.service)
-    return service is not None and service.activity is Activity.ACTIVE
+    return seen.activity is Activity.ACTIVE
