@@ -33,6 +33,7 @@ class Host:
     def __init__(self, shell: Shell, root: str, *, scope: str = "system") -> None:
         self.shell, self.root, self.scope = shell, root, scope
         self._manager = ["systemctl", *(["--user"] if scope == "user" else [])]
+        self._told: list[dict[str, Any]] = []
 
     def hal0(self, *words: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a command of hal0."""
@@ -94,13 +95,14 @@ class Host:
         return f"/etc/systemd/system/hal0-slot@{slot}.service.d/50-hal0.conf"
 
     def healed(self, slot: str, *, after: str) -> dict[str, Any]:
-        """Wait until hal0 has undone what was done to a slot; return what it says it did."""
+        """Wait until hal0 has undone what was done to a slot; return what it says it did. An act is told once."""
 
         def act() -> dict[str, Any] | None:
             acts = [act for act in self.slot(slot)["acts"] if act["drift"] and after in act["why"]]
-            return acts[0] if acts else None
+            return acts[0] if acts and acts[0] not in self._told else None
 
         found: dict[str, Any] = self.until(f"{slot} healed after {after!r}", act)
+        self._told.append(found)
         self.until_ready(slot)
         return found
 
@@ -110,6 +112,12 @@ class Host:
             self.shell.run(sys.executable, "-c", _ASK, base_url, model, timeout=90).stdout
         )
         return found
+
+
+def condition(slot: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return one condition of a slot."""
+    found: dict[str, Any] = next(item for item in slot["conditions"] if item["type"] == kind)
+    return found
 
 
 def is_settled(slot: dict[str, Any] | None) -> bool:

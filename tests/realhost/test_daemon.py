@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from . import images
-from .host import Host, host_manifest, is_settled, slot_manifest
+from .host import Host, condition, host_manifest, is_settled, slot_manifest
 
 if TYPE_CHECKING:
     from .box import Box
@@ -67,18 +67,6 @@ def test_a_deleted_container_is_started_again(host: Host) -> None:
     host.podman("rm", "--force", "--time", "0", "hal0-slot-chat")
     host.until("another container", lambda: host.container("chat") not in {"", before})
     host.until_ready("chat")
-
-
-def test_an_engine_that_hangs_in_its_container_is_proved_to_and_started_again(host: Host) -> None:
-    before = host.container("chat")
-    pid = host.podman("inspect", "--format", "{{.State.Pid}}", "hal0-slot-chat")
-    host.shell.run("sh", "-c", f"kill -STOP {pid}")
-    began = time.monotonic()
-    host.until("another container", lambda: host.container("chat") not in {"", before}, within=150)
-    assert time.monotonic() - began > 10
-    act = host.healed("chat", after="engine: does not answer -> running")
-    assert act["action"] == "restart"
-    assert host.ask("http://127.0.0.1:8080/v1", "chat")["whole"]
 
 
 def test_a_limit_that_podman_was_told_to_change_is_named_and_undone(host: Host, box: Box) -> None:
@@ -176,10 +164,11 @@ def test_a_removed_manifest_is_pruned(host: Host) -> None:
 
 def test_an_empty_root_prunes_nothing(host: Host) -> None:
     before = {name: host.container(name) for name in ("chat", "embed")}
-    host.shell.run("sh", "-c", f"mkdir -p /root/away && mv {ROOT}/* /root/away/")
+    # The Host goes first and comes last: whoever looks in between finds errors, and prunes nothing for those either.
+    host.shell.run("sh", "-c", f"mkdir -p /root/away && mv {ROOT}/host.yaml /root/away/ && mv {ROOT}/* /root/away/")
     host.until("the refusal", lambda: "refused without --prune-all" in json.dumps(host.status()))
     assert {name: host.container(name) for name in before} == before
-    host.shell.run("sh", "-c", f"mv /root/away/* {ROOT}/")
+    host.shell.run("sh", "-c", f"mv /root/away/*.toml {ROOT}/ && mv /root/away/host.yaml {ROOT}/")
     host.until_ready("chat", "embed")
     assert {name: host.container(name) for name in before} == before
 
@@ -188,7 +177,7 @@ def test_a_broken_manifest_beside_good_ones_stops_no_slot(host: Host) -> None:
     before = {name: host.container(name) for name in ("chat", "embed")}
     host.manifest("chat.toml", 'kind = "Slot"\nname = "chat"\nmodel = "smollm2"\ncontext_sise = 1\n')
     host.manifest("embed.toml", slot_manifest("embed", type="embedding", aliases=["vectors"]))
-    accepted = host.until("the error in status", lambda: _refused(host))
+    accepted = host.until("the error in status", lambda: _held(host, "chat", "Accepted", status=False))
     assert accepted["reason"] == "InvalidManifest"
     assert f"{ROOT}/chat.toml:4: context_sise: unknown key (did you mean 'context_size'?)" in accepted["message"]
     host.until("the good edit", lambda: host.slot("embed")["aliases"] == ["vectors"])
@@ -196,9 +185,10 @@ def test_a_broken_manifest_beside_good_ones_stops_no_slot(host: Host) -> None:
     assert host.ask("http://127.0.0.1:8080/v1", "chat")["whole"]
 
 
-def _refused(host: Host) -> dict[str, Any] | None:
-    conditions: list[dict[str, Any]] = host.slot("chat")["conditions"]
-    return next((item for item in conditions if item["type"] == "Accepted" and item["status"] is False), None)
+def _held(host: Host, slot: str, kind: str, *, status: bool | None) -> dict[str, Any] | None:
+    """Return a slot's condition where it has a status."""
+    found = condition(host.slot(slot), kind)
+    return found if found["status"] is status else None
 
 
 def test_restarting_the_daemon_restarts_no_slot(host: Host) -> None:
@@ -249,18 +239,23 @@ def _sleeps(host: Host, port: int) -> bool:
 
 @pytest.mark.parametrize("moment", ["the file is written", "the unit stops", "a while later"])
 def test_a_daemon_killed_in_the_middle_of_an_apply_ends_where_it_would_have(host: Host, moment: str) -> None:
-    marker = f"0.{len(moment)}"
+    marker, before = f"0.{len(moment)}", _run(host)
     host.manifest("chat.toml", slot_manifest("chat", args=["--top-p", marker]))
     if moment == "the file is written":
         host.until("the file", lambda: marker in host.shell.read(host.dropin("chat")))
     elif moment == "the unit stops":
-        host.until("a stop", lambda: host.systemctl("show", "-P", "ActiveState", "hal0-slot@chat") != "active")
+        host.until("a stop", lambda: _run(host) != before)  # or the next run: it may have gone by between two looks
     else:
         time.sleep(0.7)
     host.systemctl("kill", "--signal=KILL", API)
     host.until("the new container", lambda: marker in _command(host))
     host.until_ready("chat", "embed")
     assert host.hal0("plan", "--detailed-exitcode").returncode == 0
+
+
+def _run(host: Host) -> str:
+    """Return which run of its service a slot is in, and how that stands."""
+    return host.systemctl("show", "--property=InvocationID,ActiveState", "hal0-slot@chat.service")
 
 
 def _command(host: Host) -> list[str]:
@@ -281,7 +276,7 @@ def test_podman_gone_and_back_changes_nothing(host: Host) -> None:
 def test_dbus_gone_and_back_is_unknown_and_then_healed(host: Host) -> None:
     embed = host.container("embed")
     host.shell.run("systemctl", "stop", "dbus.service", "dbus.socket", check=False)
-    unknown = host.until("unknown", lambda: _synced(host, "embed")["status"] is None and _synced(host, "embed"))
+    unknown = host.until("unknown", lambda: _held(host, "embed", "Synced", status=None))
     assert unknown["reason"] == "Unknown"
     assert host.slot("embed")["state"] == "ready"
     host.podman("stop", "--time", "1", "hal0-slot-chat")
@@ -291,19 +286,14 @@ def test_dbus_gone_and_back_is_unknown_and_then_healed(host: Host) -> None:
     assert host.container("embed") == embed
 
 
-def _synced(host: Host, slot: str) -> dict[str, object]:
-    found: dict[str, object] = next(item for item in host.slot(slot)["conditions"] if item["type"] == "Synced")
-    return found
-
-
 def test_a_daemon_that_hangs_is_restarted_by_systemds_watchdog(host: Host) -> None:
     host.shell.run("mkdir", "-p", f"/etc/systemd/system/{API}.d")
-    host.shell.write(f"/etc/systemd/system/{API}.d/fast.conf", "[Service]\nWatchdogSec=2\n")
+    host.shell.write(f"/etc/systemd/system/{API}.d/fast.conf", "[Service]\nWatchdogSec=5\n")
     host.systemctl("daemon-reload")
     host.systemctl("restart", API)
     host.until_ready("chat")
     before = host.systemctl("show", "-P", "MainPID", API)
-    time.sleep(4)
+    time.sleep(6)
     assert host.systemctl("show", "-P", "MainPID", API) == before
     host.shell.run("sh", "-c", f"kill -STOP {before}")  # a shell has kill built in; procps need not be there
     host.until("another daemon", lambda: host.systemctl("show", "-P", "MainPID", API) not in {before, "0"})
