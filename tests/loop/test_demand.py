@@ -47,7 +47,7 @@ async def test_an_engine_is_drained_while_requests_go_to_the_other(demands: Dema
     for _ in range(3):
         demands.enter(BESIDE)
     demands.end(OWN, served=True)
-    await asyncio.wait_for(draining, 1)
+    await asyncio.wait_for(draining, 10)
     assert demands.serving(BESIDE) == 3
 
 
@@ -60,7 +60,7 @@ async def test_a_drain_waits_for_the_last_request_and_no_longer_than_its_patienc
     await asyncio.sleep(0)
     assert not draining.done()
     demands.end(OWN, served=True)
-    await asyncio.wait_for(draining, 1)
+    await asyncio.wait_for(draining, 10)
     await demands.drain(BESIDE, LONG)  # nobody was ever there
     demands.enter(OWN)
     await demands.drain(OWN, 0.001)

@@ -259,7 +259,7 @@ async def test_a_client_that_goes_away_leaves_no_half_of_the_files(
 
     monkeypatch.setattr(module, "rewrite", slow)
     task = asyncio.create_task(back(scene))
-    await asyncio.to_thread(begun.wait, 10)
+    assert await asyncio.to_thread(begun.wait, 10)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     pass_ = asyncio.create_task(scene.reconciler.run(frozenset({MANIFESTS})))
@@ -303,13 +303,14 @@ async def test_no_pass_sees_the_files_half_way(scene: Scene, root: Root, monkeyp
     await root.taken_up(FIRST)
     await root.taken_up(SECOND)
     scene.runtime.calls.clear()
-    real, done = rewrite, asyncio.Event()
+    real, done, half_way = rewrite, asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
     def slow(*args: Any) -> None:
         half = root.path / "a.yaml"
         text = half.read_text()
         half.unlink()
+        half_way.set()
         waited = asyncio.run_coroutine_threadsafe(done.wait(), loop)
         waited.result(10)
         half.write_text(text)
@@ -317,7 +318,7 @@ async def test_no_pass_sees_the_files_half_way(scene: Scene, root: Root, monkeyp
 
     monkeypatch.setattr(module, "rewrite", slow)
     going = asyncio.create_task(back(scene))
-    await asyncio.sleep(0.2)
+    assert await asyncio.to_thread(half_way.wait, 10)
     pass_ = asyncio.create_task(scene.reconciler.run(frozenset({MANIFESTS})))
     await asyncio.sleep(0.2)
     assert not pass_.done()
