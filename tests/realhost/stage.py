@@ -43,6 +43,7 @@ ln -s /proc/self/fd/0 dev/stdin; ln -s /proc/self/fd/1 dev/stdout; ln -s /proc/s
 mount --bind "$console" dev/console
 rm -rf etc/systemd/system etc/systemd/user etc/containers/systemd
 rm -rf var/lib/systemd/linger var/lib/containers var/log/journal
+rm -rf etc/hal0 var/lib/hal0
 tar -x -f -
 mkdir -p var/lib/containers/storage var/lib/hal0-box/rootless
 mount --bind "$state/storage" var/lib/containers/storage
