@@ -1,10 +1,12 @@
 """Runs inside the box, where the clock of the events is: does something to a slot, or runs hal0, and says when.
 
-``inside.py time ROUNDS COMMAND...``, ``inside.py kill SLOT`` or ``inside.py save FILE SLOT < TEXT``; prints JSON.
+``inside.py time ROUNDS COMMAND...``, ``inside.py kill SLOT``, ``inside.py save FILE SLOT < TEXT`` or
+``inside.py answer PORT MODEL [COMMAND...]``; prints JSON.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import sys
@@ -14,13 +16,18 @@ from pathlib import Path
 from typing import Any
 
 DEADLINE_S = 60.0
+ANSWER_DEADLINE_S = 240.0
 POLL_S = 0.25
+ASK_POLL_S = 0.01
+QUESTION = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 1, "stream": True}
 
 
 def main(verb: str, *words: str) -> object:
     """Do what is asked and return the figures."""
     if verb == "time":
         return timed(int(words[0]), words[1:])
+    if verb == "answer":
+        return answered(int(words[0]), words[1], words[2:])
     return killed(words[0]) if verb == "kill" else saved(Path(words[0]), words[1])
 
 
@@ -55,6 +62,38 @@ def saved(manifest: Path, slot: str) -> dict[str, float]:
     acted = min(act["at"] for act in look(slot)["acts"] if act["at"] > begun)
     ready = min(move["at"] for move in moves if move["after"] == "ready")
     return {"planned": acted - begun, "ready": ready - begun}
+
+
+def answered(port: int, model: str, command: tuple[str, ...]) -> dict[str, float]:
+    """Do something, then ask until there is a whole answer; return the seconds until its first byte.
+
+    ``failed`` is how many requests came to nothing before it.
+    """
+    failed, begun = 0, time.monotonic()
+    if command:
+        subprocess.run(command, check=True, capture_output=True)
+    while (first := first_byte(port, model)) is None:
+        failed += 1
+        if time.monotonic() - begun > ANSWER_DEADLINE_S:
+            raise SystemExit(f"{model} on port {port} does not answer in {ANSWER_DEADLINE_S} s")
+        time.sleep(ASK_POLL_S)
+    return {"seconds": first - begun, "failed": failed}
+
+
+def first_byte(port: int, model: str) -> float | None:
+    """Ask once, streamed, and return when the first byte came; None where the answer is not whole."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_DEADLINE_S)
+    try:
+        body = json.dumps({"model": model, **QUESTION})
+        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        beginning, first = answer.read(1), time.monotonic()
+        is_whole = (beginning + answer.read()).endswith(b"data: [DONE]\n\n")
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    return first if is_whole else None
 
 
 def awaited(slot: str, begun: float) -> list[dict[str, Any]]:

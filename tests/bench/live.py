@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
-from bench import report, tiny_image
-from bench.measure import Row, Rows, Skipped
-from realhost import requirements
-from realhost.box import Box, BoxError
-from realhost.conftest import REPOSITORY, hidden_paths
+from bench import tiny_image
+from bench.measure import Row, Rows
+from bench.real_host import booted, inside
 from realhost.host import HAL0, Host
-from realhost.images import default_cache
 
 SLOTS = 20
 _ROUNDS = 7
@@ -25,7 +19,6 @@ _SETTLE_S = 5.0
 _ROOT = "/etc/hal0/manifests"
 _API = "hal0-api.service"
 _MODELS = "/srv/hal0-bench-models"
-_INSIDE = str(Path(__file__).with_name("inside.py"))
 _HOST = f"""kind: Host
 model_dir: {_MODELS}
 slot_ports: 8101-8140
@@ -53,22 +46,12 @@ def rows() -> Rows:
 
 @contextmanager
 def _host() -> Iterator[Host]:
-    if reasons := requirements.missing():
-        raise Skipped(f"no real host here: {'; '.join(reasons)}")
-    requirements.install()
-    cache = default_cache().resolve()
-    cache.mkdir(parents=True, exist_ok=True)
-    binds = hidden_paths(REPOSITORY, Path(sys.prefix), Path(sys.base_prefix))
-    with Box.boot(cache / "state-bench", binds) as box:
-        report.note(f"booted a host in {box.boot_seconds:.1f} s")
+    with booted() as (box, cache):
         tiny_image.load(box, cache)
         box.write(f"{_MODELS}/m.gguf", "GGUF")
         host = Host(box, _ROOT)
         host.manifest("host.yaml", f"{_HOST}---\n{tiny_image.PROFILE}")
-        try:
-            yield host
-        except BoxError as error:
-            raise RuntimeError(f"{error}\nthe journal:\n{box.journal('-n', '80')}") from error
+        yield host
 
 
 def _slot(name: str, **env: str) -> str:
@@ -93,7 +76,7 @@ def _through_the_daemon(host: Host) -> Iterator[Row]:
 
 
 def _timed(host: Host, name: str, *words: str) -> Iterator[Row]:
-    spent = _inside(host, "time", str(_ROUNDS), HAL0, *words)
+    spent = inside(host, "time", str(_ROUNDS), HAL0, *words)
     yield Row(f"{name}, wall", "ms", tuple(wall * 1e3 for wall, _ in spent))
     yield Row(f"{name}, CPU", "ms", tuple(cpu * 1e3 for _, cpu in spent), note="of the command")
 
@@ -155,7 +138,7 @@ def _memory(host: Host) -> Iterator[Row]:
 
 def _kills(host: Host, names: Sequence[str]) -> Iterator[Row]:
     """Measure healing. Each round has a slot of its own: systemd gives up on one that dies too often."""
-    found = [_inside(host, "kill", name) for name in names]
+    found = [inside(host, "kill", name) for name in names]
     titles = {
         "command": "podman kill, the command itself",
         "noticed": "podman kill to noticed",
@@ -168,11 +151,6 @@ def _kills(host: Host, names: Sequence[str]) -> Iterator[Row]:
 
 
 def _saves(host: Host, names: Sequence[str]) -> Iterator[Row]:
-    found = [_inside(host, "save", f"{_ROOT}/{name}.toml", name, text=_slot(name, CHANGED="yes")) for name in names]
+    found = [inside(host, "save", f"{_ROOT}/{name}.toml", name, text=_slot(name, CHANGED="yes")) for name in names]
     yield Row("a saved manifest to its plan", "s", tuple(one["planned"] for one in found))
     yield Row("a saved manifest to the new container ready", "s", tuple(one["ready"] for one in found))
-
-
-def _inside(host: Host, *words: str, text: str = "") -> Any:
-    """Run the program that measures from within."""
-    return json.loads(host.shell.run(sys.executable, _INSIDE, *words, input=text, timeout=180).stdout)

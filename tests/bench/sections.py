@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import live, planning, report, startup
+from bench import lifecycle, live, planning, report, startup
 from bench.measure import Row, Rows, Skipped
 from bench.proxy import section as proxy
 from bench.proxy.scenarios import Effort
@@ -38,6 +38,7 @@ def sections(effort: Effort) -> tuple[Section, ...]:
         Section("plan", f"Planning {planning.SLOTS:,} slots", planning.rows),
         Section("startup", "Start-up of the command line, beside a bare typer application", startup.rows),
         Section("host", f"A real host: systemd and podman, {live.SLOTS} slots", live.rows),
+        Section("lifecycle", "Wake, swap and heal: a real engine and a real model on a real host", lifecycle.rows),
         Section("proxy", "/v1 beside nginx: a proxy's core, a mock engine", partial(proxy.rows, effort)),
     )
 
