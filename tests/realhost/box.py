@@ -143,10 +143,11 @@ class Box(Shell):
         self._sessions: list[UserSession] = []
         self._leader: subprocess.Popen[bytes] | None = None
         self._down = False
+        state_dir.mkdir(parents=True, exist_ok=True)
+        self._lock_fd = _lock(state_dir / "lock")  # the box before takes its mount point away when it ends
         for name in ("storage", "rootless", "mnt"):
-            (state_dir / name).mkdir(parents=True, exist_ok=True)
+            (state_dir / name).mkdir(exist_ok=True)
         (state_dir / "rootless").chmod(0o1777)
-        self._lock_fd = _lock(state_dir / "lock")
         self._cgroup = _make_cgroup()
         self._console = _Console()
 
@@ -265,11 +266,11 @@ class Box(Shell):
             session.close()
         self.close()
         self._console.close()
+        with contextlib.suppress(OSError):
+            (self.state_dir / "mnt").rmdir()
         os.close(self._lock_fd)
         if not _await_removal(self._cgroup):
             raise BoxError(f"processes are left in {self._cgroup}")
-        with contextlib.suppress(OSError):
-            (self.state_dir / "mnt").rmdir()
 
     def _kill_leader(self, leader: subprocess.Popen[bytes]) -> None:
         """SIGKILL, because systemd re-executes on SIGTERM; unshare ends once the namespace is empty."""
@@ -280,8 +281,9 @@ class Box(Shell):
             leader.wait(timeout=SHUTDOWN_DEADLINE_S)
         except subprocess.TimeoutExpired as error:
             raise BoxError(f"the box's PID 1, {self._init_pid}, does not end") from error
-        if leader.stdout is not None:
-            leader.stdout.close()
+        for stream in (leader.stdin, leader.stdout):
+            if stream is not None:
+                stream.close()
 
     def __enter__(self) -> Self:
         return self
