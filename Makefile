@@ -69,7 +69,7 @@ test: $(VENV)/.dev $(MODEL)  ## Every test: the embedded engine, and a booted sy
 	HAL0_TEST_MODEL=$(CURDIR)/$(MODEL) $(BIN)/python -m pytest
 
 .PHONY: bench
-bench: $(VENV)/.dev $(MODEL)  ## Measure: start-up, planning, the loop on a real host, /v1 beside nginx (BENCH="--only proxy")
+bench: $(VENV)/.dev $(MODEL)  ## Measure: start-up, planning, the loop and the lifecycle on a real host, /v1 beside nginx (BENCH="--only proxy")
 	HAL0_TEST_MODEL=$(CURDIR)/$(MODEL) $(BIN)/python tests/bench/run.py $(BENCH)
 
 .PHONY: clean
