@@ -92,6 +92,7 @@ class Reconciler:
     requests: Requests = field(default_factory=Requests)
     history: History = field(init=False)
     trials: Trials = field(init=False)
+    _made_of: tuple[object, ...] = ()
     _specs: Mapping[str, SlotSpec] = field(default_factory=dict)
     _candidates: tuple[Candidate, ...] = ()
     _busy: set[str] = field(default_factory=set)
@@ -127,8 +128,8 @@ class Reconciler:
             return await self._survey(frozenset({MANIFESTS}), leave or self.leave)
 
     async def _survey(self, keys: frozenset[str], leave: Leave) -> Plan:
-        lapsed = self._lapse()
-        if lapsed or MANIFESTS in keys or not self.snapshot.is_ready:
+        self._lapse()
+        if MANIFESTS in keys or not self.snapshot.is_ready or self._made_of != self._remembered:
             await self._load()
         if leave.asked:
             self._take_up(leave.asked, leave.limit)
@@ -154,7 +155,13 @@ class Reconciler:
                 self.attempts.pop(name, None)
                 self.attempts.pop(stand_in_of(name), None)
 
+    @property
+    def _remembered(self) -> tuple[object, ...]:
+        """What the store has that goes into ``desired`` beside the manifests."""
+        return self.store.overrides.rows, self.store.trials.rejections
+
     async def _load(self) -> None:
+        self._made_of = self._remembered
         desired = await self.source.load()
         if not desired.problems:  # else a slot may be among them only because nothing is removed now
             self.store.drop_deletions(desired.slots)
@@ -163,13 +170,11 @@ class Reconciler:
             self.desired = desired
         self.history.archive(desired, self.source.texts)
 
-    def _lapse(self) -> bool:
-        """Forget and tell of the overrides that have had their time, and return whether there were any."""
-        over = expired(self.store.overrides.rows, self.clock.wall())
-        if over:
+    def _lapse(self) -> None:
+        """Forget and tell of the overrides that have had their time."""
+        if over := expired(self.store.overrides.rows, self.clock.wall()):
             self._drop(over)
             self.store.ledger.add_acts([lapse(override, self.clock.wall()) for override in over])
-        return bool(over)
 
     def _drop(self, over: tuple[Override, ...]) -> None:
         for override in over:
