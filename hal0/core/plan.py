@@ -97,7 +97,7 @@ def _own(world: World, name: str) -> Change | None:
 def _beside(world: World, found: Replacement, verdict: Verdict) -> Change | None:
     """Return what becomes of a slot's stand-in. Its tries are counted for the spec that the slot is to have."""
     slot, is_evicted = world.desired.slots[found.slot], not verdict.up and verdict.standing is not Standing.DRAINS
-    if found.goes or (is_evicted and found.is_there and not slot.spec.suspend):
+    if found.goes or (is_evicted and found.is_there and found.stage is not Stage.HOLD):
         return backed_off(world, removal(world, found.key, Reason("stand-in", "", found.why)))
     change = _change(world, found.stand_in, found.seen, verdict) if found.stage is Stage.LOAD else None
     return change and backed_off(world, replace(change, reasons=(found.reason, *change.reasons)), slot.spec_hash)

@@ -17,7 +17,7 @@ from hal0.core.observed import Observed, SlotObservation
 from hal0.core.override import Aspect, Override, wish
 from hal0.core.schedule import Standing
 from hal0.core.spec import Desired, DesiredSlot, SlotSpec
-from hal0.core.steps import Plan
+from hal0.core.steps import Change, Plan, StepKind
 
 _PUBLISHED = re.compile(r"--publish=127\.0\.0\.1:(\d+):")
 _FLAG = re.compile(r'"--port(?:",\s*"|=)(\d+)"')
@@ -38,11 +38,17 @@ def holds(current: Plan, desired: Desired, lost: Collection[str], wall: float) -
     the same. ``wall`` is in seconds since the epoch.
     """
     evicted = {name for name, found in current.placement.verdicts.items() if found.standing is Standing.EVICTED}
-    replaced = {slot_of(change.slot) for change in current.changes if change.stops or is_stand_in(change.slot)}
+    touched = {slot_of(change.slot) for change in current.changes if _replaces(change)}
     return tuple(
-        Override(name, Aspect.HOLD, wish(desired.slots[name]), "hal0", wall)
-        for name in sorted(replaced & desired.slots.keys() & set(lost) - evicted)
+        Override(name, Aspect.HOLD, wish(slot), "hal0", wall)
+        for name, slot in desired.slots.items()
+        if name in touched and name in lost and name not in evicted
     )
+
+
+def _replaces(change: Change) -> bool:
+    """Return whether an engine is stopped, or one is begun that is to take its place."""
+    return change.has(StepKind.START) if is_stand_in(change.slot) else change.stops
 
 
 def found_spec(slot: DesiredSlot, seen: SlotObservation, bounds: tuple[int, int]) -> SlotSpec:

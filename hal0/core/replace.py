@@ -175,8 +175,7 @@ class _Round:
         if key in world.stand_ins:
             seen = world.observed.slot(key)  # one that is remembered is absent only where somebody looked
         is_traced = not is_absent(seen) or key in world.stand_ins or key in world.busy
-        is_due = _is_new(slot, own_seen) and slot.spec.name not in world.on_hold
-        if not (is_traced or is_due):
+        if not (is_traced or (_is_new(slot, own_seen) and not self._is_left_alone(slot))):
             return None
         # The image and the model are those that the slot is to have: they are looked up once.
         seen = replace(seen, image=own_seen.image, model=own_seen.model)
@@ -210,6 +209,9 @@ class _Round:
             failure=self._failure(pair) if now is Stage.DROP and _has_failed(pair.beside) else "",
         )
 
+    def _is_left_alone(self, slot: DesiredSlot) -> bool:
+        return slot.spec.suspend or slot.spec.name in self.world.on_hold
+
     def _is_wanted(self, pair: _Pair) -> bool:
         return self.world.wants[pair.slot.spec.name].up
 
@@ -231,7 +233,7 @@ class _Round:
         return view(slot, seen, found.state if found else SlotState.OFFLINE, _proof(slot.spec, seen))
 
     def _stage(self, pair: _Pair, way: Method) -> Stage:
-        if pair.slot.spec.suspend or pair.slot.spec.name in self.world.on_hold:
+        if self._is_left_alone(pair.slot):
             return Stage.HOLD
         is_nowhere, beside = pair.beside.sight is Sight.ABSENT, pair.beside
         is_busy = stand_in_of(pair.slot.spec.name) in self.world.busy

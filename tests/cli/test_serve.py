@@ -253,6 +253,35 @@ def test_an_override_outlives_the_daemon(place: Place) -> None:
         place.until_ready("chat")
 
 
+def test_a_model_is_swapped_beside_the_old_one_and_written_to_the_manifest(place: Place) -> None:
+    place.put_slots("chat")
+    profile = (place.root / "p.yaml").read_text()
+    place.put("p.yaml", profile.replace("{name}", "{model}"))
+    place.put("n.yaml", "kind: Model\nname: n\npath: n.gguf\n")
+    (place.folder / "state" / "models" / "n.gguf").touch()
+    with place.serving():
+        place.until_ready("chat")
+        done = place.hal0("slot", "swap", "chat", "--model", "n")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "  + chat.next  create" in done.stdout
+        assert "  chat.next    start ok" in done.stdout
+        assert "  chat         serves n\n" in done.stdout
+        assert f"  chat         written to {place.root / 'chat.yaml'}\n" in done.stdout
+        assert "model: n\n" in (place.root / "chat.yaml").read_text()
+        plan = place.hal0("plan", "--detailed-exitcode")
+        assert (plan.returncode, "overridden" in plan.stdout) == (0, False)
+        (engine,) = place.running()
+        wrong = place.hal0("slot", "swap", "chat", "--model", "x")
+        assert (wrong.returncode, "there is no Model 'x'" in wrong.stderr) == (1, True)
+        (place.folder / "engine.py").write_text("raise SystemExit('bad magic')")
+        failed = place.hal0("slot", "swap", "chat", "--model", "m", "--timeout", "50")
+        assert failed.returncode == 3
+        assert "not swapped to m: the old model serves on" in failed.stdout
+        assert "bad magic" in failed.stdout
+        assert place.running() == [engine]
+    assert "model: n\n" in (place.root / "chat.yaml").read_text()
+
+
 def test_what_is_asked_wrongly_of_a_slot_is_said_with_what_is_close(up: Place) -> None:
     for words, said in [
         (("load", "caht"), "there is no slot 'caht' did you mean 'chat'?"),
