@@ -57,7 +57,7 @@ async def _wind_up(reconciler: Reconciler, runtime: Runtime, *, stop_children: b
     await reconciler.actor.pulls.close()
     await reconciler.prover.close()
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(reconciler.settle(), _STOP_PATIENCE)
+        await asyncio.wait_for(reconciler.batches.settle(), _STOP_PATIENCE)
     if stop_children:
         await runtime.stop_all()
 

@@ -176,7 +176,7 @@ class _Watch:
     def is_over(self) -> bool:
         """Return whether every slot is settled or failed."""
         limit = self.request.limit
-        if self.reconciler.is_busy if limit is None else any(map(self.reconciler.is_busy_with, limit)):
+        if self.reconciler.batches.is_busy if limit is None else any(map(self.reconciler.is_busy_with, limit)):
             return False
         slots = self._statuses()
         return all(slot.is_settled or (self._failure(slot) and not slot.is_on_trial) for slot in slots)

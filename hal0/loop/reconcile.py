@@ -14,10 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from hal0.core.arbiter import overcommitted
-from hal0.core.backoff import Attempt, failed, settled, tried
-from hal0.core.batches import batches
+from hal0.core.backoff import Attempt, failed, settled
 from hal0.core.conditions import ConditionType
-from hal0.core.engines import is_stand_in, slot_of, stand_in_of
+from hal0.core.engines import stand_in_of
 from hal0.core.facts import Known
 from hal0.core.observed import Observed, ProbeResult
 from hal0.core.override import Override, expired, spent
@@ -25,20 +24,20 @@ from hal0.core.plan import plan
 from hal0.core.reasons import is_as_declared
 from hal0.core.rebuild import is_seen
 from hal0.core.replace import Candidate, phases, replacements
-from hal0.core.schedule import UNDECLARED, Placement, Standing, Verdict
+from hal0.core.schedule import Standing, Verdict
 from hal0.core.spec import Desired, SlotSpec
 from hal0.core.status import Snapshot
-from hal0.core.steps import Action, Change, Plan, StepKind, faults
-from hal0.core.why import Rule, rule_of
+from hal0.core.steps import Plan
 from hal0.core.world import World
-from hal0.host.ledger import Act
 from hal0.host.ports import EVERYTHING, MANIFESTS, USE, Clock
 from hal0.host.store import Store
-from hal0.loop.act import Actor, Halt
+from hal0.host.tasks import end
+from hal0.loop.act import Actor
+from hal0.loop.batching import Batches
 from hal0.loop.counts import Counts
 from hal0.loop.demand import Demands
 from hal0.loop.desire import Source
-from hal0.loop.hand import asked, lapse
+from hal0.loop.hand import lapse
 from hal0.loop.history import Asked, History
 from hal0.loop.lastwords import LastWords
 from hal0.loop.lessons import Lessons
@@ -49,6 +48,7 @@ from hal0.loop.prove import Prover
 from hal0.loop.publish import Publisher
 from hal0.loop.queue import WorkQueue
 from hal0.loop.rebuild import hold
+from hal0.loop.recorder import Recorder
 from hal0.loop.requests import Requests
 from hal0.loop.trials import Trials
 
@@ -92,19 +92,19 @@ class Reconciler:
     requests: Requests = field(default_factory=Requests)
     history: History = field(init=False)
     trials: Trials = field(init=False)
+    batches: Batches = field(init=False)
     _made_of: tuple[object, ...] = ()
     _specs: Mapping[str, SlotSpec] = field(default_factory=dict)
     _candidates: tuple[Candidate, ...] = ()
-    _busy: set[str] = field(default_factory=set)
     _kept: set[asyncio.Task[Any]] = field(default_factory=set)
-    _stopping: set[str] = field(default_factory=set)
-    _unseen: set[str] = field(default_factory=set)
-    _batches: set[asyncio.Task[None]] = field(default_factory=set)
     _passes: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         self.history = History(self.store.ledger, self.clock)
         self.trials = Trials(self.source, self.store, self.clock, self.queue, self.prover.proofs)
+        recorder = Recorder(self.store, self.history, self.requests, self.clock)
+        beside = (self.actor, self.store, self.queue, self.clock, self.demands, self.counts, recorder, self.attempts)
+        self.batches = Batches(*beside)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -116,9 +116,9 @@ class Reconciler:
         async with self._passes:
             with self.counts.timed(self.clock):
                 current = await self._survey(keys, leave or self.leave)
-                self._begin(current)
+                self.batches.begin(current, self.desired, self._specs)
                 self._close_doors(current)
-                self.prover.follow(self.snapshot, self._busy | self._unseen, self._candidates)
+                self.prover.follow(self.snapshot, self.batches.touched, self._candidates)
             self.begun.set()
             return current
 
@@ -181,11 +181,6 @@ class Reconciler:
             _log.info("slot %s: override %s %s %s is over", *override.key, override.said, override.by)
         self.store.overrides.change(drop=[override.key for override in over])
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a batch is under way, or its slots have not been looked at since."""
-        return bool(self._batches or self._unseen)
-
     @asynccontextmanager
     async def between_passes(self) -> AsyncIterator[None]:
         """Hold passes up while files change that belong together: none of them may see the half."""
@@ -198,7 +193,7 @@ class Reconciler:
 
     def is_busy_with(self, slot: str) -> bool:
         """Return whether a batch works on a slot, or did since it was looked at."""
-        return bool({slot, stand_in_of(slot)} & (self._busy | self._unseen))
+        return bool({slot, stand_in_of(slot)} & self.batches.touched)
 
     def keep(self, going_on: Coroutine[None, None, T]) -> asyncio.Task[T]:
         """Begin what is to go on although whoever asked for it goes away."""
@@ -209,15 +204,7 @@ class Reconciler:
 
     async def drop_kept(self) -> None:
         """Give up what goes on by itself: hal0 ends."""
-        tasks = list(self._kept)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def settle(self) -> None:
-        """Wait until no batch is under way."""
-        while self._batches:
-            await asyncio.gather(*self._batches)
+        await end(self._kept)
 
     def world(self, observed: Observed, desired: Desired | None = None) -> World:
         """Return everything that a plan is made of, as of now. ``desired`` may be what is not in force yet."""
@@ -234,8 +221,8 @@ class Reconciler:
             deletions=self.store.deletions,
             claims=self.lessons.claims({name: slot.spec for name, slot in wanted.slots.items()}),
             held=self.lessons.claims({**store.specs, **store.stand_ins}),
-            busy=frozenset(self._busy | self._unseen),
-            stopping=frozenset(self._stopping),
+            busy=self.batches.touched,
+            stopping=frozenset(self.batches.stopping),
             stand_ins=store.stand_ins,
             pulling=self.actor.pulls.waiting,
         )
@@ -270,7 +257,7 @@ class Reconciler:
         if keys == {USE}:
             return self.observer.again(now)
         everything = bool(keys & {EVERYTHING, MANIFESTS}) or not self.snapshot.is_ready
-        self._unseen = set() if everything else self._unseen - keys
+        self.batches.unseen = set() if everything else self.batches.unseen - keys
         only = None if everything else keys - {USE}
         observed = await self._look(only, now)
         if self.source.recall(self.desired, observed):
@@ -290,7 +277,7 @@ class Reconciler:
         """Record what is found in place as declared: after a crash between a write and its record, or a lost store."""
         for name, slot in self.desired.slots.items():
             seen = observed.slot(name)
-            if name in self._busy or not is_as_declared(slot, seen):
+            if name in self.batches.busy or not is_as_declared(slot, seen):
                 continue
             if self.store.specs.get(name) != slot.spec and is_seen(seen):
                 self.store.remember(slot.spec)
@@ -300,102 +287,11 @@ class Reconciler:
                 was_up = before is not None and before.state.is_dispatchable
                 self.demands.found_up(name, anew=not was_up and seen.probe == Known(ProbeResult.UP))
 
-    def _begin(self, current: Plan) -> None:
-        changes = tuple(change for change in current.changes if change.steps and not self._is_held_up(change))
-        if not changes:
-            return
-        begun = replace(current, changes=changes)
-        if mistakes := "; ".join(faults(begun)):
-            raise AssertionError(f"the planner made a mistake: {mistakes}")
-        self._record([change for change in changes if not _pulled_image(change)], begun.placement)
-        self._busy |= {change.slot for change in changes}
-        self._stopping |= {change.slot for change in changes if change.stops and not change.has(StepKind.START)}
-        self.demands.close(change.slot for change in changes if change.stops)
-        for batch in batches(begun, {change.slot: self._ports(change.slot) for change in changes}):
-            task = asyncio.create_task(self._batch(batch))
-            self._batches.add(task)
-            task.add_done_callback(self._batches.discard)
-
     def _close_doors(self, current: Plan) -> None:
         """Send no further requests to slots that have to make room and still answer some; a look opens them again."""
         verdicts = current.placement.verdicts
         going = [change.slot for change in current.changes if _is_to_drain(verdicts.get(change.slot))]
         self.demands.close([*going, *map(stand_in_of, going)])
-
-    def _is_held_up(self, change: Change) -> bool:
-        """Return whether a batch works on a slot, or did since the look; or has its port; or its pull goes on."""
-        if change.slot in self._busy | self._unseen or self.actor.pulls.is_waiting(change.slot, _pulled_image(change)):
-            return True
-        held = frozenset[int]().union(*map(self._ports, self._busy))
-        return bool(held & self._ports(change.slot))
-
-    def _ports(self, slot: str) -> frozenset[int]:
-        """Return the port that an engine was last given, and the one that it is to have."""
-        specs = (self.store.applied_to(slot), self._specs.get(slot))
-        return frozenset(spec.port for spec in specs if spec)
-
-    def _record(self, changes: list[Change], placement: Placement) -> None:
-        """Keep and log what is being done and why: a healed drift must not go unnoticed.
-
-        A change that first pulls an image comes again when the image is there, and is recorded then.
-        """
-        acts = []
-        for change in changes:
-            why = "its stand-in: " if is_stand_in(change.slot) else ""
-            why += "; ".join(str(reason) for reason in change.reasons)
-            acts.append(self._act(change, placement.verdicts.get(slot_of(change.slot), UNDECLARED), why))
-            where = "changed outside hal0: " if change.is_drift else ""
-            _log.info("slot %s: %s: %s%s", change.slot, change.action.value, where, why)
-        self.store.ledger.add_acts(acts)
-
-    def _act(self, change: Change, verdict: Verdict, why: str) -> Act:
-        aspects, who = asked(self.store, slot_of(change.slot))
-        rule = rule_of(change, verdict, aspects, self.desired.slots.get(slot_of(change.slot)))
-        return Act(
-            *(slot_of(change.slot), change.action.value, change.is_drift, why, self.clock.wall()),
-            rule=rule.value,
-            revision=self.desired.revision,
-            request=self.requests.waker(_asked_for(slot_of(change.slot), rule, verdict)),
-            by={Rule.MANIFESTS: self.history.by, Rule.TRIAL: self.history.by, Rule.HAND: who}.get(rule, ""),
-        )
-
-    async def _batch(self, batch: Plan) -> None:
-        slots, started, desired = {change.slot for change in batch.changes}, self.store.started, self.desired
-        specs = self._specs
-        try:
-            halted = await self.actor.act(batch, specs)
-            self._count_attempts(batch, halted, desired)
-            self._count_done(batch, halted, started)
-        finally:
-            self._busy -= slots
-            self._stopping -= slots
-            self._unseen |= slots
-            for slot in slots:
-                self.queue.add(slot)
-
-    def _count_attempts(self, batch: Plan, halted: Mapping[str, Halt], desired: Desired) -> None:
-        """Note how a batch went for what was desired when it began: a newer spec has not been tried."""
-        for change in batch.changes:
-            slot, halt = desired.slots.get(slot_of(change.slot)), halted.get(change.slot)
-            # A stand-in goes when it has done its part, or failed: that must not be forgotten with it.
-            if change.action is Action.DELETE and not halt and not is_stand_in(change.slot):
-                self.attempts.pop(change.slot, None)
-            if (halt and halt.waits) or not (halt or change.has(StepKind.START)):
-                continue
-            error, spec_hash = halt.message if halt else "", slot.spec_hash if slot else ""
-            before = self.attempts.get(change.slot)
-            self.attempts[change.slot] = tried(before, spec_hash, self.clock.now(), error, failed=change.is_fault)
-
-    def _count_done(self, batch: Plan, halted: Mapping[str, Halt], started: frozenset[str]) -> None:
-        """Count who of ``started`` was started again, and note when all of a batch was carried out."""
-        for change in batch.changes:
-            if change.slot in started and change.slot not in halted and change.has(StepKind.START):
-                self.counts.restarted(change)
-            verdict = batch.placement.verdicts.get(change.slot)
-            if verdict and verdict.standing is Standing.EVICTED and verdict.ground and change.slot not in halted:
-                self.counts.evictions[change.slot, verdict.ground] += 1
-        if not halted:
-            self.store.note_apply(self.clock.wall())
 
     def _publish(self, world: World, current: Plan) -> frozenset[str]:
         """Put the new picture in place, and do what follows from it; return the slots whose spec was rejected."""
@@ -407,7 +303,7 @@ class Reconciler:
             self.requests.is_ready(name)
             if slot.condition(ConditionType.SYNCED).status is not False:
                 self._settle(name)
-        rejected = self.trials.follow(snapshot, self.attempts, self._busy | self._unseen)
+        rejected = self.trials.follow(snapshot, self.attempts, self.batches.touched)
         self._move_doors(world, snapshot)
         for key, due in (*next_looks(world, current, snapshot), *replacement_looks(world)):
             self.queue.add(key, due)
@@ -417,7 +313,7 @@ class Reconciler:
     def _move_doors(self, world: World, snapshot: Snapshot) -> None:
         """Open the doors of slots that have been looked at, and close those of engines that are yet to be proved."""
         fresh = snapshot.slots if world.observed.fresh is None else world.observed.fresh
-        self.demands.reopen(set(fresh) - self._busy - self._unseen)
+        self.demands.reopen(set(fresh) - self.batches.touched)
         self.demands.close(self.trials.unproved(snapshot))
 
     def _settle(self, name: str) -> None:
@@ -428,15 +324,5 @@ class Reconciler:
             self.attempts[name] = after
 
 
-def _asked_for(slot: str, rule: Rule, verdict: Verdict) -> str:
-    """Return the slot whose request made hal0 touch a slot, empty where none did: its own, or one that needs room."""
-    return {Rule.DEMAND: slot, Rule.ROOM: verdict.beneficiary}.get(rule, "")
-
-
 def _is_to_drain(verdict: Verdict | None) -> bool:
     return verdict is not None and verdict.standing is Standing.DRAINS
-
-
-def _pulled_image(change: Change) -> str:
-    """Return the image that a change begins with pulling; empty where it is there."""
-    return next((step.payload for step in change.steps if step.kind is StepKind.PULL), "")

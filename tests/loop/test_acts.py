@@ -164,7 +164,7 @@ async def test_a_load_touches_no_other_slot(scene: Scene) -> None:
     await declared(scene, run="never")
     scene.declare(MODEL, slot("chat", run="never"), slot("other"))
     events = [event async for event in act(scene.reconciler, ActRequest("chat", Verb.LOAD, "eve", wait=False))]
-    await scene.reconciler.settle()
+    await scene.reconciler.batches.settle()
     assert [change["slot"] for change in events[0]["plan"]["changes"]] == ["chat"]
     assert "other" not in scene.host.files
 

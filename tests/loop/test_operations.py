@@ -87,7 +87,7 @@ async def test_a_limit_that_names_no_slot_is_refused_before_anything_is_changed(
     with pytest.raises(UsageError, match="no slot 'chta'") as caught:
         await applied(scene, ApplyRequest(limit=frozenset({"embed", "chta"})))
     assert "chat" in caught.value.hint
-    await scene.reconciler.settle()
+    await scene.reconciler.batches.settle()
     assert scene.runtime.calls == []
 
 

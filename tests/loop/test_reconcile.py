@@ -491,7 +491,7 @@ async def test_a_slow_stop_of_one_slot_does_not_hold_another_up(scene: Scene) ->
     scene.look("other")
     await scene.settle()
     assert scene.host.starts == {"slow": 1, "other": 2}
-    assert scene.reconciler.is_busy
+    assert scene.reconciler.batches.is_busy
     scene.runtime.stops.set()
     await scene.until(lambda: scene.host.starts["slow"] == 2)
 
@@ -518,7 +518,7 @@ async def test_a_batch_that_ends_during_a_look_at_another_slot_is_not_begun_agai
     ) -> dict[str, SlotObservation]:
         assert scene.runtime.stops
         scene.runtime.stops.set()
-        await scene.reconciler.settle()
+        await scene.reconciler.batches.settle()
         return await observe(images, only=only)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -546,7 +546,7 @@ async def test_slots_that_drain_hold_up_no_other_slot_nor_each_other(scene: Scen
     assert (states["a"], states["b"], states["new"]) == (READY, SlotState.OFFLINE, READY)
     doors = {name: scene.reconciler.demands.is_open(name) for name in ("busy", "long", "a", "new")}
     assert doors == {"busy": False, "long": False, "a": True, "new": True}
-    assert scene.reconciler.is_busy
+    assert scene.reconciler.batches.is_busy
 
     scene.reconciler.demands.end("busy", served=True)
     await scene.settle()
@@ -559,7 +559,7 @@ async def test_slots_that_drain_hold_up_no_other_slot_nor_each_other(scene: Scen
     assert acts(scene)[-4:] == ["stop long", "write long", "reload", "start long"]
     assert scene.reconciler.demands.is_open("long")
     assert scene.host.starts == {"busy": 2, "long": 2, "a": 2, "b": 1, "c": 1, "new": 1}
-    assert not scene.reconciler.is_busy
+    assert not scene.reconciler.batches.is_busy
 
 
 async def test_a_slot_that_drains_is_left_alone_by_all_passes_until_it_has_been_replaced(scene: Scene) -> None:
@@ -756,7 +756,7 @@ def host_of(scene: Scene) -> dict[str, object]:
 
 
 def is_as(scene: Scene, *names: str) -> bool:
-    return scene.states() == dict.fromkeys(names, READY) and not scene.reconciler.is_busy
+    return scene.states() == dict.fromkeys(names, READY) and not scene.reconciler.batches.is_busy
 
 
 BEFORE = slots("a", "b", "c")

@@ -470,7 +470,7 @@ async def test_a_slot_that_is_not_wanted_any_more_takes_its_stand_in_with_it(
 async def test_nothing_is_dropped_while_nobody_can_look(ready: Scene, count: int) -> None:
     edit(ready)
     await upto(ready, count)
-    await ready.reconciler.settle()
+    await ready.reconciler.batches.settle()
     before, ready.runtime.blind = sizes(ready), "D-Bus is gone"
     await ready.pass_(60)
     assert set(before) <= set(sizes(ready))
@@ -496,7 +496,7 @@ async def test_a_reboot_on_the_way_ends_with_the_slots_own_engine(ready: Scene, 
 async def test_a_suspended_slot_and_its_stand_in_are_left_as_they_are(ready: Scene) -> None:
     edit(ready)
     await flipped(ready)
-    await ready.reconciler.settle()
+    await ready.reconciler.batches.settle()
     before = sizes(ready)
     ready.declare(MODEL, chat(NEW, suspend="true"))
     await ready.pass_(600)

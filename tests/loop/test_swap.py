@@ -262,7 +262,7 @@ async def test_a_killed_hal0_leaves_the_swap_in_force_and_named(ready: Files) ->
     events = aiter(act(ready.reconciler, ActRequest("chat", Verb.SWAP, "eve", "big")))
     await anext(events)
     await ready.reconciler.drop_kept()
-    await ready.reconciler.settle()
+    await ready.reconciler.batches.settle()
     ready.restart()
     await ready.pass_(60)
     assert (models(ready), rows(ready), ready.rewritten()) == ({"chat": "big.gguf"}, [("model", "big")], CHAT)
