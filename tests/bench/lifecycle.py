@@ -23,7 +23,7 @@ _V1, _BY_HAND = "8080", "8300"
 _ROUNDS = 5
 _SWAPS = 4
 _HUNG = ("hung-1", "hung-2")
-_WAYS: Mapping[str, Mapping[str, object]] = {"in place": {}}
+_WAYS: Mapping[str, Mapping[str, object]] = {"beside": {}, "in place": {"replace": "in-place"}}
 """Each way to swap, with the keys of a Slot that ask for it."""
 
 # What ties a container to its unit. By hand there is none.
@@ -106,7 +106,7 @@ def _swapped(host: Host, manifest: str) -> dict[str, float]:
     with Load(host) as load:
         edited = time.monotonic()
         host.manifest("chat.toml", manifest)
-        host.until("another run", lambda: _run(host) not in {"", run})
+        host.until("another run, alone", lambda: _run(host) not in {"", run} and not _has_stand_in(host))
         load.go_on()
     host.until_ready("chat")
     ends = sorted(answer["ended"] for answer in load.answers if answer not in lost(load.answers))
@@ -122,6 +122,10 @@ def _swapped(host: Host, manifest: str) -> dict[str, float]:
 def _run(host: Host) -> str:
     """Return which run of its service the swapped slot is in: by systemd, who takes no time from the daemon."""
     return host.systemctl("show", "--property=InvocationID", "--value", "hal0-slot@chat.service")
+
+
+def _has_stand_in(host: Host) -> bool:
+    return host.systemctl("is-active", "hal0-slot@chat.next.service", check=False) == "active"
 
 
 def _kills(host: Host) -> Iterator[Row]:
