@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from hal0.core.engines import is_stand_in
 from hal0.core.quantity import show_duration, show_size
 from hal0.core.steps import Reason
 
@@ -63,7 +64,7 @@ def _change(change: dict[str, Any], *, diffs: bool) -> Iterator[str]:
     yield paint(f"  {change['symbol']} {change['slot']}", _COLOURS[change["symbol"]]) + f"  {change['action']}"
     for reason in change["reasons"]:
         yield f"      {Reason(**reason)}"
-    if diffs and change["diff"]:
+    if diffs and change["diff"] and not is_stand_in(change["slot"]):  # a stand-in's is its slot's, in other names
         yield from (f"      {_diff_line(line)}" for line in change["diff"].splitlines())
 
 

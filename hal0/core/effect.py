@@ -23,6 +23,8 @@ def effect(change: Change | None) -> tuple[When, str]:
         return When.WAITS, "not yet: " + "; ".join(map(str, change.reasons))
     if change.action is Action.DELETE:
         return When.NOW, "now: it is stopped and removed" if change.stops else "now: it is removed"
+    if not change.steps:
+        return When.NOW, "now: another engine loads beside it and takes over, and no request waits"
     starts = change.has(StepKind.START)
     if change.stops and starts:
         return When.NOW, "now: it is restarted, and its requests wait"

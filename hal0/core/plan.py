@@ -82,7 +82,7 @@ def _without_start(change: Change, reason: Reason) -> Change:
 
 
 def _own(world: World, name: str) -> Change | None:
-    """Return what a slot's own engine needs, or why that waits: for its stand-in, or for another try of that."""
+    """Return what a slot's own engine needs: no step while its stand-in loads, or why that has to be tried again."""
     change, found = _wished(world, name, world.wants[name]), world.replacing.get(name)
     if change is None or found is None or not change.stops:
         return change
@@ -90,8 +90,9 @@ def _own(world: World, name: str) -> Change | None:
         return _without_model(world.desired.slots[name])
     if not found.leaves_own:
         return replace(change, reasons=(*change.reasons, found.reason))
-    attempt = held_try(world, found)
-    return waiting(change, found.reason if attempt is None else retry_reason(found.key, attempt, world.now))
+    if attempt := held_try(world, found):
+        return waiting(change, retry_reason(found.key, attempt, world.now))
+    return replace(change, reasons=(*change.reasons, found.reason), steps=())
 
 
 def _beside(world: World, found: Replacement, verdict: Verdict) -> Change | None:

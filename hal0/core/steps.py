@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 
-from hal0.core.engines import slot_of
+from hal0.core.engines import is_stand_in, slot_of
 from hal0.core.override import Deviation
 from hal0.core.schedule import Placement
 from hal0.core.trial import Rejection
@@ -168,8 +168,8 @@ class Plan:
         return next((change for change in self.changes if change.slot == slot), None)
 
     def counts(self) -> Counter[Action]:
-        """Return how many slots each action touches."""
-        return Counter(change.action for change in self.changes)
+        """Return how many slots each action touches. A stand-in is no slot: its slot's own change tells of it."""
+        return Counter(change.action for change in self.changes if not is_stand_in(change.slot))
 
     def summary(self) -> str:
         """Return the closing line of a printed plan."""

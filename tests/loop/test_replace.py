@@ -137,10 +137,11 @@ async def test_the_plan_says_how_and_why_and_what_is_done_first(ready: Scene) ->
     edit(ready)
     current = await ready.plan()
     why = "beside: pool ram has 7.8 GiB left, it claims 200.0 MiB"
-    assert action(current, "chat") == (Action.WAIT, ["context_size: 512 -> 1024", why])
+    assert action(current, "chat") == (Action.UPDATE, ["context_size: 512 -> 1024", why])
     first, then = action(current, NEXT)
     assert (first, then[0]) == (Action.CREATE, why)
     assert len(current.changes) == 2
+    assert current.summary() == "Plan: 0 to create, 1 to change, 0 to delete."
 
 
 async def test_the_status_says_who_serves_and_how_far_it_is(ready: Scene) -> None:

@@ -75,10 +75,22 @@ def test_an_image_that_cant_be_had_leaves_the_engine_as_it_is(host: Host) -> Non
     assert host.container("chat") == container
 
 
+def test_a_bad_image_never_displaces_an_engine_that_it_could_be_tried_beside(host: Host) -> None:
+    host.manifest("chat.toml", GOOD)
+    host.hal0("apply")
+    container = host.container("chat")
+    host.manifest("chat.toml", slot_manifest("chat", profile="crash"))
+    applied = host.hal0("apply", check=False)
+    assert applied.returncode == 3
+    assert "      beside: pool ram has " in applied.stdout
+    assert host.container("chat") == container
+    assert serves(host)
+
+
 def test_a_bad_image_that_was_applied_is_rolled_back(host: Host) -> None:
     host.manifest("chat.toml", GOOD)
     host.hal0("apply")
-    host.manifest("chat.toml", slot_manifest("chat", profile="crash", context_size=256))
+    host.manifest("chat.toml", slot_manifest("chat", profile="crash", context_size=256, replace="in-place"))
     assert host.hal0("apply", check=False).returncode == 3
     assert host.container("chat") == ""
     back = host.hal0("rollback", "--atomic")
