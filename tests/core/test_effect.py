@@ -11,6 +11,7 @@ from hal0.core.steps import Action, Change, Reason, Step, StepKind
     [
         (Action.UPDATE, (StepKind.STOP, StepKind.WRITE, StepKind.START), When.NOW, "restarted"),
         (Action.UPDATE, (StepKind.STOP, StepKind.WRITE), When.NOW, "stopped"),
+        (Action.UPDATE, (), When.NOW, "no request waits"),
         (Action.CREATE, (StepKind.WRITE, StepKind.START), When.NOW, "started"),
         (Action.CREATE, (StepKind.WRITE, StepKind.RELOAD), When.NEXT_START, "next starts"),
         (Action.DELETE, (StepKind.STOP, StepKind.REMOVE), When.NOW, "stopped and removed"),

@@ -79,7 +79,7 @@ def test_a_bad_image_never_displaces_an_engine_that_it_could_be_tried_beside(hos
     host.manifest("chat.toml", GOOD)
     host.hal0("apply")
     container = host.container("chat")
-    host.manifest("chat.toml", slot_manifest("chat", profile="crash"))
+    host.manifest("chat.toml", slot_manifest("chat", profile="crash", context_size=320))
     applied = host.hal0("apply", check=False)
     assert applied.returncode == 3
     assert "      beside: pool ram has " in applied.stdout
