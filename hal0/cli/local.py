@@ -21,7 +21,7 @@ from hal0.loop.history import history_json
 from hal0.loop.reconcile import Leave, Reconciler
 from hal0.loop.why import why as of_slot
 
-_LOCK_PATIENCE = 10.0
+_LOCK_PATIENCE = 120.0
 """Seconds to wait for another hal0 that acts on this host."""
 
 
@@ -49,7 +49,7 @@ async def acting(options: Options) -> AsyncIterator[Reconciler]:
     from hal0.loop.daemon import running  # only here: who looks needs none of it
 
     found = acting_settings(options)
-    async with running(found, leave=leave(options), patience=_LOCK_PATIENCE) as reconciler:
+    async with running(found, leave=leave(options), patience=_LOCK_PATIENCE, told=show.note) as reconciler:
         yield reconciler
 
 

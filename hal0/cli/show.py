@@ -223,6 +223,11 @@ def hint(text: str) -> None:
     sys.stderr.write(f"hint: {text}\n")
 
 
+def note(text: str) -> None:
+    """Say what is going on, beside what the command prints."""
+    sys.stderr.write(f"{text}\n")
+
+
 def warn(text: str) -> None:
     """Say what went wrong beside an act that was done."""
     sys.stderr.write(f"warning: {text}\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,10 +15,11 @@ _POLL = 0.2
 
 
 @contextmanager
-def host_lock(state_dir: Path, *, patience: float = 0.0) -> Iterator[None]:
+def host_lock(state_dir: Path, *, patience: float = 0.0, told: Callable[[str], object] | None = None) -> Iterator[None]:
     """Hold the lock of a state directory; wait for it ``patience`` seconds at the most, then raise ``LockHeld``.
 
-    The kernel releases it with the process, however that ends.
+    ``told`` is called with a sentence when it has to wait. The kernel releases the lock with the process, however that
+    ends.
     """
     path = state_dir / "lock"
     try:
@@ -28,7 +29,7 @@ def host_lock(state_dir: Path, *, patience: float = 0.0) -> Iterator[None]:
         hint = "run hal0 as root, or with --scope user"
         raise HostUnreachable(f"can't use the state directory {state_dir}: {error.strerror}", hint=hint) from error
     try:
-        _acquire(handle, path, patience)
+        _acquire(handle, path, patience, told)
         os.ftruncate(handle, 0)
         os.write(handle, str(os.getpid()).encode())
         yield
@@ -36,13 +37,16 @@ def host_lock(state_dir: Path, *, patience: float = 0.0) -> Iterator[None]:
         os.close(handle)
 
 
-def _acquire(handle: int, path: Path, patience: float) -> None:
+def _acquire(handle: int, path: Path, patience: float, told: Callable[[str], object] | None) -> None:
     deadline = time.monotonic() + patience
     while True:
         with suppress(BlockingIOError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
+        held = f"another hal0 (pid {path.read_text().strip() or 'unknown'}) is acting on this host"
         if time.monotonic() >= deadline:
-            holder = path.read_text().strip() or "unknown"
-            raise LockHeld(f"another hal0 (pid {holder}) is acting on this host", hint="wait for it, or talk to it")
+            raise LockHeld(held, hint="wait for it, or talk to it")
+        if told:
+            told(f"{held}: waiting for it")
+            told = None
         time.sleep(_POLL)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -31,13 +31,19 @@ _GARBAGE = 20_000
 
 @asynccontextmanager
 async def running(
-    settings: Settings, *, leave: Leave | None = None, patience: float = 0.0, stop_children: bool = False
+    settings: Settings,
+    *,
+    leave: Leave | None = None,
+    patience: float = 0.0,
+    told: Callable[[str], object] | None = None,
+    stop_children: bool = False,
 ) -> AsyncIterator[Reconciler]:
     """Run the loop on this host for as long as the context lasts: under the host's lock, watching everything.
 
+    The lock is waited for ``patience`` seconds at the most, and ``told`` is called with a sentence when that begins.
     ``stop_children``: at the end, stop the slots of the process runtime. Those of systemd run on in any case.
     """
-    with host_lock(settings.scope.state_dir, patience=patience), open_store(settings) as store:
+    with host_lock(settings.scope.state_dir, patience=patience, told=told), open_store(settings) as store:
         async with open_host(settings) as (runtime, prober):
             reconciler = make_reconciler(settings, store, runtime, prober)
             reconciler.leave = leave or reconciler.leave
