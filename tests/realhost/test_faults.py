@@ -5,6 +5,7 @@ A slot that can't start is declared first and judged near the end: a crash loop 
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,9 @@ def test_an_engine_that_hangs_in_its_container_is_proved_to_and_started_again(ho
 def test_a_crash_loop_is_called_one_and_a_retry_goes_on_at_once(host: Host, engine: Engine) -> None:
     stalled = host.until("the crash loop", lambda: _stalled(host), within=CRASH_LOOP_S)
     assert stalled["reason"] == "CrashLoop"
-    assert "5 starts: " in stalled["message"]
+    count = re.search(r"(\d+) starts: ", stalled["message"])
+    assert count
+    assert int(count[1]) >= 5  # more, where the tests before took long
     assert "last lines: crash image: refusing to serve" in stalled["message"]
     host.podman("tag", engine.image, BROKEN)
     assert host.hal0("slot", "retry", "broken").returncode == 0
