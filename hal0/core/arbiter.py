@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from hal0.core.exclusion import exclusion, exclusion_text
+from hal0.core.exclusion import exclusion, exclusion_text, is_choosy
 from hal0.core.facts import Known
 from hal0.core.pools import Claim, Pool, capacity, is_shared_out
 from hal0.core.quantity import show_size
@@ -104,6 +104,10 @@ class _Round:
     verdicts: dict[str, Verdict]
     going: set[str] = field(default_factory=set)
     coming: list[Tenant] = field(default_factory=list)
+    choosy: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.choosy = _choosy(self.tenants.values())
 
     def part(self) -> None:
         """Have the lower one go of two slots that are up and exclude each other."""
@@ -138,12 +142,12 @@ class _Round:
 
     def _never(self, tenant: Tenant) -> Obstacle | None:
         """Return what will keep a slot from starting for as long as things are as they are."""
+        pool = self._shared_pool(tenant)
+        if pool is None and tenant.name not in self.choosy:
+            return None
         fixed = [other for other in self._residents() if self._is_fixed(other, tenant)]
         fixed += [other for other in self.coming if other.keeps]
-        if rival := self._rival(tenant, fixed):
-            return rival
-        pool = self._shared_pool(tenant)
-        return self._lack(pool, tenant, fixed) if pool else None
+        return self._rival(tenant, fixed) or (self._lack(pool, tenant, fixed) if pool else None)
 
     def _is_fixed(self, other: Tenant, tenant: Tenant) -> bool:
         stays = other.keeps and not other.leaving and other.name not in self.going
@@ -151,11 +155,15 @@ class _Round:
 
     def _rivalry(self, tenant: Tenant) -> Rival | None:
         """Return the slot that is up, or comes first, and excludes this one."""
+        if tenant.name not in self.choosy:
+            return None
         return self._rival(tenant, [*self._residents(), *self._entrants()])
 
     def _rival(self, tenant: Tenant, others: Iterable[Tenant]) -> Rival | None:
+        if tenant.name not in self.choosy:
+            return None
         for other in others:
-            if ground := self._exclusion(tenant, other):
+            if other.name in self.choosy and (ground := self._exclusion(tenant, other)):
                 return Rival(ground, exclusion_text(other.spec, ground, to=tenant.spec), other)
         return None
 
@@ -296,6 +304,13 @@ class _Round:
     def _shared_pool(self, tenant: Tenant) -> Pool | None:
         pool = self._pool(tenant)
         return pool if pool and is_shared_out(pool) else None
+
+
+def _choosy(tenants: Iterable[Tenant]) -> frozenset[str]:
+    """Return the slots that may exclude others or be excluded: most hosts have none, and are not looked through."""
+    specs = [(tenant.name, spec) for tenant in tenants for spec in (tenant.spec, tenant.applied)]
+    named = {other for _, spec in specs for other in spec.placing.exclusive_with}
+    return frozenset({name for name, spec in specs if is_choosy(spec)} | named)
 
 
 def _without(tenants: Iterable[Tenant], gone: list[Tenant]) -> list[Tenant]:

@@ -28,6 +28,11 @@ def exclusion_text(other: SlotSpec, ground: Ground, *, to: SlotSpec) -> str:
     return f"slot {other.name} is exclusive with it"
 
 
+def is_choosy(spec: SlotSpec) -> bool:
+    """Return whether a slot may exclude another by what it is or says itself."""
+    return bool(spec.placing.exclusive_with) or _is_npu_llm(spec) or _is_on_gpu(spec)
+
+
 def _is_npu_llm(spec: SlotSpec) -> bool:
     return spec.device is Device.NPU and spec.type is SlotType.LLM
 
