@@ -118,7 +118,7 @@ class Scene:
             clock=self.clock,
             queue=queue,
             feed=feed,
-            publisher=Publisher(source, self.store, pulls, self.clock, feed, Loads(self.store)),
+            publisher=Publisher(source, self.store, self.clock, feed, Loads(self.store)),
             demands=demands,
             last_words=LastWords(self.runtime),
             lessons=Lessons(self.store.measured),

@@ -63,11 +63,6 @@ class SlotStatus:
     rejected: Rejection | None = None
 
     @property
-    def phase(self) -> Phase:
-        """How far its engine is."""
-        return Phase(self.state, self.since, self.failing, self.run, self.was_ready)
-
-    @property
     def may_answer(self) -> bool:
         """Whether a request may be sent to it, now or once it has come up."""
         return self.state.is_dispatchable or not self.verdict.barred

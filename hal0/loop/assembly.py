@@ -99,7 +99,7 @@ def make_reconciler(settings: Settings, store: Store, runtime: Runtime, prober: 
         clock=clock,
         queue=queue,
         feed=feed,
-        publisher=Publisher(source, store, pulls, clock, feed, Loads(store)),
+        publisher=Publisher(source, store, clock, feed, Loads(store)),
         demands=demands,
         last_words=LastWords(runtime),
         lessons=Lessons(store.measured),

@@ -22,7 +22,6 @@ from hal0.loop.desire import Source
 from hal0.loop.lastwords import LastWords
 from hal0.loop.loads import Loads
 from hal0.loop.news import Feed, LoadNews, StateNews
-from hal0.loop.pulls import Pulls
 
 _log = logging.getLogger(__name__)
 _IN_USE = frozenset({SlotState.READY, SlotState.SERVING})
@@ -34,7 +33,6 @@ class Publisher:
 
     source: Source
     store: Store
-    pulls: Pulls
     clock: Clock
     feed: Feed
     loads: Loads

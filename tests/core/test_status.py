@@ -16,7 +16,7 @@ from hal0.core.backoff import STALLED_AFTER, Attempt
 from hal0.core.conditions import Condition, ConditionType, Signs
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Activity, Observed, ProbeResult, Service, SlotObservation, unobserved
-from hal0.core.phase import LATE_PATIENCE, PROBE_PATIENCE, Failing, phase
+from hal0.core.phase import LATE_PATIENCE, PROBE_PATIENCE, Failing, Phase, phase
 from hal0.core.plan import plan
 from hal0.core.schedule import ALWAYS, Demand, Verdict, placement
 from hal0.core.spec import Desired, DesiredSlot
@@ -46,7 +46,8 @@ def seen(activity: Activity | None, probe: ProbeResult | None = None, *, run: st
 
 def status(slot: DesiredSlot, observation: SlotObservation, signs: Signs, before: SlotStatus | None) -> SlotStatus:
     """Return the status of a slot whose own engine serves, and runs what is declared."""
-    now = phase(slot.spec, observation, signs, before.phase if before else None)
+    then = Phase(before.state, before.since, before.failing, before.run, before.was_ready) if before else None
+    now = phase(slot.spec, observation, signs, then)
     return told(slot, Engine(slot.spec.name, slot.spec, observation, now), observation, signs)
 
 
