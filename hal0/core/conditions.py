@@ -13,7 +13,7 @@ from hal0.core.pools import Claim
 from hal0.core.proof import Proof
 from hal0.core.quantity import show_duration
 from hal0.core.schedule import ALWAYS, Demand, Standing, Verdict
-from hal0.core.spec import DesiredSlot
+from hal0.core.spec import DesiredSlot, SlotSpec
 from hal0.core.state import SlotState
 from hal0.core.steps import Action, Change
 from hal0.core.trial import Trial
@@ -141,8 +141,7 @@ def _running(seen: SlotObservation) -> Condition:
     if service is None:
         return Condition(kind, status=False, reason="Absent")
     if service.activity is Activity.FAILED:
-        code = "" if service.exit_status is None else f", exit status {service.exit_status}"
-        return Condition(kind, status=False, reason="Failed", message=f"the service failed: {service.result}{code}")
+        return Condition(kind, status=False, reason="Failed", message=service.failure)
     return Condition(kind, status=service.activity is Activity.ACTIVE, reason=service.activity.value.capitalize())
 
 
@@ -163,7 +162,7 @@ def _ready(seen: SlotObservation, signs: Signs, state: SlotState) -> Condition:
         by_hand = any(deviation.override.aspect is Aspect.RUN for deviation in signs.overrides)
         return Condition(kind, status=False, reason="NotWanted", message=signs.verdict.why if by_hand else "")
     if wedged := seen.wedged(signs.serving):
-        return Condition(kind, status=False, reason="Wedged", message=_unanswered(wedged))
+        return Condition(kind, status=False, reason="Wedged", message=unanswered(wedged))
     word = "Error" if state is SlotState.ERROR else "NotRunning"
     return Condition(kind, status=False, reason=word, message=_tail(signs).removeprefix("; "))
 
@@ -214,10 +213,9 @@ def _stalled(slot: DesiredSlot, seen: SlotObservation, signs: Signs, state: Slot
         return Condition(kind, status=True, reason="ReplacementFailed", message=signs.no_replacement)
     service, wedged = known(seen.service), seen.wedged(signs.serving)
     if state is SlotState.ERROR and wedged and (change is None or is_left_alone(change)):
-        return Condition(kind, status=True, reason="Wedged", message=_unanswered(wedged))
+        return Condition(kind, status=True, reason="Wedged", message=unanswered(wedged))
     if state is SlotState.ERROR and not wedged and service and service.activity is Activity.ACTIVE:
-        late = f"not ready within {show_duration(slot.spec.start_deadline)}, or its probe fails"
-        return Condition(kind, status=True, reason="NotReady", message=late + _tail(signs))
+        return Condition(kind, status=True, reason="NotReady", message=not_ready(slot.spec) + _tail(signs))
     attempt = signs.attempt
     if attempt and attempt.is_stalled and _leads_nowhere(attempt, state):
         why = attempt.error or "it does not stay up"
@@ -232,8 +230,14 @@ def _leads_nowhere(attempt: Attempt, state: SlotState) -> bool:
     return state is not SlotState.WARMING and not state.is_dispatchable
 
 
-def _unanswered(proof: Proof) -> str:
+def unanswered(proof: Proof) -> str:
+    """Return what a proof says of an engine that it refutes."""
     return f"the engine does not answer a real request: {proof.error}"
+
+
+def not_ready(spec: SlotSpec) -> str:
+    """Return what is said of an engine that runs and does not get ready, or is so no more."""
+    return f"not ready within {show_duration(spec.start_deadline)}, or its probe fails"
 
 
 def _tail(signs: Signs) -> str:

@@ -66,6 +66,12 @@ class Service:
     pid: int | None = None
     memory: int | None = None
 
+    @property
+    def failure(self) -> str:
+        """How a service that failed did, as a sentence."""
+        code = "" if self.exit_status is None else f", exit status {self.exit_status}"
+        return f"the service failed: {self.result}{code}"
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:
@@ -125,6 +131,12 @@ class SlotObservation:
         if isinstance(self.service, Unknown):
             return None
         return self.service.value.activity if self.service.value else Activity.INACTIVE
+
+    @property
+    def run(self) -> str:
+        """The invocation of the service that is seen; empty where there is none, or it can't be seen."""
+        service = known(self.service)
+        return service.invocation if service else ""
 
     @property
     def is_hollow(self) -> bool:

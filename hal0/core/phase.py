@@ -87,10 +87,9 @@ def _answered(seen: SlotObservation, before: Phase | None) -> bool:
 def _state(
     spec: SlotSpec, seen: SlotObservation, signs: Signs, before: Phase | None, failing: Failing | None
 ) -> SlotState:
-    if isinstance(seen.service, Unknown):
-        return before.state if before else SlotState.OFFLINE
-    activity = seen.service.value.activity if seen.service.value else Activity.INACTIVE
-    match activity:
+    match seen.activity:
+        case None:
+            return before.state if before else SlotState.OFFLINE
         case Activity.ACTIVE:
             return _state_of_active(spec, seen, signs, before, failing)
         case Activity.ACTIVATING | Activity.RESTARTING:
@@ -127,7 +126,7 @@ def _state_of_active(
 def _run(seen: SlotObservation, before: Phase | None) -> str:
     if isinstance(seen.service, Unknown):
         return before.run if before else ""
-    return seen.service.value.invocation if seen.service.value else ""
+    return seen.run
 
 
 def _state_of_ready(spec: SlotSpec, signs: Signs) -> SlotState:

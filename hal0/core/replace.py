@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from hal0.core.backoff import Attempt, not_before
-from hal0.core.conditions import Signs
+from hal0.core.conditions import Signs, not_ready, unanswered
 from hal0.core.engines import is_stand_in, slot_of, stand_in_of
 from hal0.core.facts import Known, known
 from hal0.core.fields import parse_listen
@@ -20,7 +20,6 @@ from hal0.core.observed import Activity, SlotObservation
 from hal0.core.phase import Phase, phase
 from hal0.core.pools import pool_of
 from hal0.core.proof import ask_of
-from hal0.core.quantity import show_duration
 from hal0.core.room import left
 from hal0.core.schedule import UNDECLARED
 from hal0.core.schema import Device, Replace, SlotType
@@ -277,12 +276,11 @@ class _Round:
         attempt = self.world.attempts.get(pair.stand_in.spec.key)
         service, proof = known(pair.seen.service), known(pair.seen.proof)
         if service and service.activity is Activity.FAILED:
-            code = "" if service.exit_status is None else f", exit status {service.exit_status}"
-            return f"the service failed: {service.result}{code}"
+            return service.failure
         if service and proof and proof.invocation == service.invocation and proof.is_refuted:
-            return f"the engine does not answer a real request: {proof.error}"
+            return unanswered(proof)
         if service and service.activity is Activity.ACTIVE:
-            return f"not ready within {show_duration(pair.slot.spec.start_deadline)}, or its probe fails"
+            return not_ready(pair.slot.spec)
         return attempt.error if attempt and attempt.error else "it did not get ready"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hal0.core.facts import Known, Unknown, known
+from hal0.core.facts import Known, known
 from hal0.core.observed import Activity, ProbeResult, SlotObservation
 from hal0.core.pools import Claim, ClaimSource, pool_of
 from hal0.core.reasons import foreign
@@ -129,10 +129,8 @@ def _tenant(world: World, spec: SlotSpec, want: Verdict | None) -> Tenant:
 
 def _is_resident(world: World, name: str, seen: SlotObservation) -> bool:
     """Return whether a slot has memory, as far as anybody knows: what can't be seen may well have some."""
-    if name in world.busy or isinstance(seen.service, Unknown):
-        return True
-    activity = seen.service.value.activity if seen.service.value else Activity.INACTIVE
-    if activity.is_up or activity is Activity.DEACTIVATING:
+    activity = seen.activity
+    if name in world.busy or activity is None or activity.is_up or activity is Activity.DEACTIVATING:
         return True
     instance = known(seen.instance)
     return instance is not None and instance.running
@@ -144,8 +142,7 @@ def _larger(one: Claim, other: Claim) -> Claim:
 
 
 def _is_stopping(world: World, name: str, seen: SlotObservation) -> bool:
-    service = known(seen.service)
-    return name in world.stopping or (service is not None and service.activity is Activity.DEACTIVATING)
+    return name in world.stopping or seen.activity is Activity.DEACTIVATING
 
 
 def _is_loading(world: World, spec: SlotSpec, seen: SlotObservation) -> bool:

@@ -105,9 +105,7 @@ def _loaded(slot: DesiredSlot, seen: SlotObservation) -> Service | None:
 
 
 def _is_down(seen: SlotObservation) -> bool:
-    if isinstance(seen.service, Unknown):
-        return False
-    return seen.service.value is None or seen.service.value.activity in _DOWN
+    return seen.activity in _DOWN
 
 
 def _in_use(spec: SlotSpec, observed: Observed) -> int | None:

@@ -123,12 +123,7 @@ def _is_same_run(before: SlotObservation, seen: SlotObservation) -> bool:
     if isinstance(seen.service, Unknown):
         return True
     service = known(before.service)
-    return is_active(seen) and (service is None or service.invocation == _run(seen))
-
-
-def _run(seen: SlotObservation) -> str:
-    service = known(seen.service)
-    return service.invocation if service else ""
+    return is_active(seen) and (service is None or service.invocation == seen.run)
 
 
 def is_active(seen: SlotObservation) -> bool:
