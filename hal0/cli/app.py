@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hal0.cli import app_slot
+from hal0.cli import app_care, app_slot
 from hal0.cli.options import Options
 from hal0.cli.params import (
     AsJson,
@@ -28,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(app_slot.app, name="slot")
+app.add_typer(app_care.app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from hal0.errors import Hal0Error, HostUnreachable
 from hal0.host.scope import Scope
+from hal0.host.sockets import listens, short_path
 
 _DEADLINE = 30.0
 
@@ -50,14 +51,10 @@ def is_running(scope: str | None) -> bool:
     """Return whether a daemon answers."""
     path = socket_path(scope)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, _short(path) as name:
-            probe.connect(name)
-    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-        return False
+        return listens(path)
     except OSError as error:
         hint = "run this as the daemon's user" if isinstance(error, PermissionError) else ""
         raise HostUnreachable(f"can't reach the daemon at {path}: {error.strerror}", hint=hint) from error
-    return True
 
 
 def get(scope: str | None, path: str) -> Any:
@@ -79,7 +76,7 @@ def lines(
 def _answer(
     scope: str | None, method: str, path: str, body: dict[str, Any] | None, timeout: float | None
 ) -> Iterator[http.client.HTTPResponse]:
-    with _short(socket_path(scope)) as name:
+    with short_path(socket_path(scope)) as name:
         connection = _Connection(name, timeout)
         try:
             connection.request(method, path, body=json.dumps(body) if body is not None else None)
@@ -101,11 +98,3 @@ def _refusal(answer: http.client.HTTPResponse) -> DaemonError:
     except (ValueError, KeyError, TypeError):
         message = f"the daemon answered {answer.status}"
     return DaemonError(message, exit_code=4 if answer.status >= 500 else 1)  # noqa: PLR2004  (5xx)
-
-
-@contextmanager
-def _short(path: Path) -> Iterator[str]:
-    from hal0.host.sockets import short_path
-
-    with short_path(path) as name:
-        yield name
