@@ -18,6 +18,7 @@ from hal0.cli.params import (
     Root,
     Runtime,
     ScopeName,
+    SlotName,
 )
 
 app = typer.Typer(
@@ -192,7 +193,7 @@ def rollback(
 
 
 @app.command()
-def why(name: str, as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
+def why(name: SlotName, as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
     """Tell what happened to a slot last and why: rules, revisions, requests and people behind it."""
     from hal0.cli import why as command
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import Annotated
+
 import typer
 
 from hal0.cli.options import Options
 from hal0.cli.params import AsJson, Root, Runtime, ScopeName
 
 app = typer.Typer()
+
+
+class Shell(StrEnum):
+    """The shells that can complete."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
 
 
 @app.command()
@@ -20,3 +31,26 @@ def doctor(path: Root = None, as_json: AsJson = False, runtime: Runtime = "auto"
     from hal0.cli import doctor as command
 
     raise typer.Exit(command.doctor(Options(path, None, False, runtime, scope), as_json=as_json))
+
+
+@app.command()
+def version(as_json: AsJson = False) -> None:
+    """Print which hal0 this is, and what it runs on."""
+    from hal0.cli import version as command
+
+    raise typer.Exit(command.version(as_json=as_json))
+
+
+@app.command()
+def completion(shell: Annotated[Shell, typer.Argument(help="Whose script to print.")]) -> None:
+    """Print the script that has a shell complete commands, options and the names of slots.
+
+    bash: hal0 completion bash > /etc/bash_completion.d/hal0
+
+    zsh: hal0 completion zsh > /usr/local/share/zsh/site-functions/_hal0
+
+    fish: hal0 completion fish > ~/.config/fish/completions/hal0.fish
+    """
+    from hal0.cli import complete
+
+    typer.echo(complete.script(shell.value))

@@ -15,6 +15,7 @@ from hal0.cli.params import (
     Provider,
     Runtime,
     ScopeName,
+    SlotName,
     SlotPort,
     Timeout,
     Wait,
@@ -46,7 +47,7 @@ def slot_create(
 
 @app.command("edit")
 def slot_edit(
-    name: str,
+    name: SlotName,
     model: Annotated[str | None, typer.Option(help="Name or alias of a Model manifest.")] = None,
     port: SlotPort = None,
     context_size: ContextSize = None,
@@ -65,7 +66,7 @@ def slot_edit(
 
 @app.command("delete")
 def slot_delete(
-    name: str,
+    name: SlotName,
     force: Annotated[bool, typer.Option("--force", "-f", help="Don't ask.")] = False,
     as_json: AsJson = False,
     runtime: Runtime = "auto",
@@ -87,7 +88,7 @@ def slot_list(as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeNa
 
 
 @app.command("show")
-def slot_show(name: str, as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
+def slot_show(name: SlotName, as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
     """Show one slot: conditions, container, what was changed outside hal0, its last transitions."""
     from hal0.cli import look
 
@@ -96,7 +97,7 @@ def slot_show(name: str, as_json: AsJson = False, runtime: Runtime = "auto", sco
 
 @app.command("logs")
 def slot_logs(
-    name: str,
+    name: SlotName,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 200,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
     as_json: AsJson = False,
@@ -112,7 +113,7 @@ def slot_logs(
 
 @app.command("load")
 def slot_load(
-    name: str,
+    name: SlotName,
     model: Annotated[str | None, typer.Option(help="Serve this Model in the place of the manifest's.")] = None,
     lasting: Lasting = None,
     timeout: Timeout = 600.0,
@@ -131,7 +132,7 @@ def slot_load(
 
 @app.command("unload")
 def slot_unload(
-    name: str,
+    name: SlotName,
     lasting: Lasting = None,
     timeout: Timeout = 600.0,
     wait: Wait = True,
@@ -149,7 +150,7 @@ def slot_unload(
 
 @app.command("swap")
 def slot_swap(
-    name: str,
+    name: SlotName,
     model: Annotated[str, typer.Option(help="The Model to serve: its name or alias.")],
     persist: Annotated[bool, typer.Option(help="Write it to the manifest once it works.")] = True,
     lasting: Lasting = None,
@@ -175,7 +176,7 @@ def _verb(verb: str, text: str) -> None:
 
     @app.command(verb, help=text)
     def command(
-        name: str,
+        name: SlotName,
         timeout: Timeout = 600.0,
         wait: Wait = True,
         as_json: AsJson = False,

@@ -57,9 +57,9 @@ def is_running(scope: str | None) -> bool:
         raise HostUnreachable(f"can't reach the daemon at {path}: {error.strerror}", hint=hint) from error
 
 
-def get(scope: str | None, path: str) -> Any:
+def get(scope: str | None, path: str, *, timeout: float = _DEADLINE) -> Any:
     """Return the JSON that the daemon answers."""
-    with _answer(scope, "GET", path, None, _DEADLINE) as answer:
+    with _answer(scope, "GET", path, None, timeout) as answer:
         return json.load(answer)
 
 

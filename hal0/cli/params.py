@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from hal0.cli.complete import slots
+
+SlotName = Annotated[str, typer.Argument(metavar="NAME", help="The slot.", autocompletion=slots)]
 Root = Annotated[
     Path | None, typer.Argument(metavar="[PATH]", help="Manifests; by default the daemon's, else /etc/hal0/manifests.")
 ]
@@ -15,7 +18,10 @@ ScopeName = Annotated[
 ]
 Runtime = Annotated[str, typer.Option(envvar="HAL0_RUNTIME", help="auto, systemd or process.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Limit = Annotated[list[str] | None, typer.Option("--limit", metavar="NAME", help="Only this slot. May be repeated.")]
+Limit = Annotated[
+    list[str] | None,
+    typer.Option("--limit", metavar="NAME", help="Only this slot. May be repeated.", autocompletion=slots),
+]
 PruneAll = Annotated[bool, typer.Option("--prune-all", help="Allow to remove more than half of the slots.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait until it is done.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait, and show what happens.")]
