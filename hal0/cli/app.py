@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(app_slot.app, name="slot")
 app.add_typer(app_care.app)
+app.add_typer(app_care.upstream, name="upstream")
 
 
 def _show_version(wanted: bool) -> None:

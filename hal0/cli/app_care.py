@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from hal0.cli.complete import upstreams
 from hal0.cli.options import Options
 from hal0.cli.params import AsJson, Root, Runtime, ScopeName
 
 app = typer.Typer()
+upstream = typer.Typer(help="Look at upstreams, and try them.", no_args_is_help=True)
 
 
 class Shell(StrEnum):
@@ -54,3 +56,27 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Whose script to prin
     from hal0.cli import complete
 
     typer.echo(complete.script(shell.value))
+
+
+@upstream.command("list")
+def upstream_list(as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
+    """List upstreams: whether they answer, and how many models they have."""
+    from hal0.cli import upstreams as command
+
+    raise typer.Exit(command.listed(Options(runtime=runtime, scope=scope), as_json=as_json))
+
+
+@upstream.command("test")
+def upstream_test(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The upstream.", autocompletion=upstreams)],
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Ask an upstream for its list: does it answer, how fast, and does it take the key? Exits 3 where it can't be used.
+
+    It is asked with the key and without it. No model is asked, so nothing is billed. The key is shown nowhere.
+    """
+    from hal0.cli import upstreams as command
+
+    raise typer.Exit(command.test(Options(runtime=runtime, scope=scope), name, as_json=as_json))

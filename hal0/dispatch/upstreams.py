@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from hal0.core import breaker
@@ -110,20 +111,24 @@ class Upstreams:
 
     async def list_models(self, spec: UpstreamSpec) -> tuple[str, ...]:
         """Ask an upstream for the ids of its models. Raises what asking may raise, ``Refusal`` for a bad answer."""
+        status, body = await self.ask_for_list(spec)
+        if status != HTTPStatus.OK:
+            raise self._broken(spec, f"it answered {status}")
+        return self.ids(spec, body)
+
+    async def ask_for_list(self, spec: UpstreamSpec) -> tuple[int, bytes]:
+        """Ask an upstream for its models, and return the answer's status and body. Raises what asking may raise."""
         query = "?limit=1000" if spec.api is UpstreamApi.ANTHROPIC else ""
         start = f"GET {base_path(spec)}/models{query} HTTP/1.1\r\naccept: application/json\r\n".encode()
         origin = origin_of(spec)
         connection = await self.pool.ask(origin, start + lines(self.own_headers(spec)) + b"\r\n", gap=_LIST_PATIENCE)
-        status = connection.status
         try:
-            body = await whole_body(connection, _LARGEST_LIST)
+            return connection.status, await whole_body(connection, _LARGEST_LIST)
         finally:
             self.pool.give_back(origin, connection)
-        if status != 200:  # noqa: PLR2004  (OK)
-            raise self._broken(spec, f"it answered {status}")
-        return self._ids(spec, body)
 
-    def _ids(self, spec: UpstreamSpec, body: bytes) -> tuple[str, ...]:
+    def ids(self, spec: UpstreamSpec, body: bytes) -> tuple[str, ...]:
+        """Return the ids of the models that an upstream lists. Raises ``Refusal`` where that is no list."""
         try:
             data = json.loads(body)["data"]
             ids = [entry["id"] for entry in data]

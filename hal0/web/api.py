@@ -6,6 +6,7 @@ from aiohttp import web
 
 from hal0.core.explain import endpoint_of, explain
 from hal0.core.wire import plan_json
+from hal0.dispatch import tryout
 from hal0.dispatch.dispatcher import Dispatcher
 from hal0.errors import Conflict, UsageError
 from hal0.loop import operations
@@ -42,6 +43,7 @@ class Api:
             web.get("/api/history", self.history),
             web.get("/api/route", self.route),
             web.get("/api/upstreams", self.upstreams),
+            web.post("/api/upstreams/{name}/test", local_only(self.upstream_test)),
             web.post("/api/apply", local_only(self.apply)),
             web.post("/api/rollback", local_only(self.rollback)),
             *SlotActs(self._reconciler).routes(),
@@ -95,6 +97,10 @@ class Api:
     async def upstreams(self, _: web.Request) -> web.Response:
         """Return every upstream: its breaker, and how many models it lists."""
         return web.json_response(self._dispatcher.upstreams.as_json())
+
+    async def upstream_test(self, request: web.Request) -> web.Response:
+        """Ask one upstream for its list, and say how it took that and the key. Unix socket only."""
+        return web.json_response(await tryout.tried(self._dispatcher.upstreams, request.match_info["name"]))
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         """Return the last lines of a slot's service; with ``follow=1``, those to come as well. Unix socket only."""
