@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hal0.cli import app_care, app_slot
+from hal0.cli.complete import slots
 from hal0.cli.options import Options
 from hal0.cli.params import (
     AsJson,
@@ -215,3 +216,18 @@ def route(
     from hal0.cli import look
 
     raise typer.Exit(look.route(Options(runtime=runtime, scope=scope), model, at, as_json=as_json))
+
+
+@app.command()
+def chat(
+    slot: Annotated[
+        str | None,
+        typer.Argument(help="Slot, alias or model; by default a slot of type llm that is up.", autocompletion=slots),
+    ] = None,
+    system: Annotated[str, typer.Option(help="What the model is told before all else.")] = "",
+    scope: ScopeName = None,
+) -> None:
+    """Talk with a model, on the terminal. A pipe on stdin is one turn: echo 'Say hello.' | hal0 chat."""
+    from hal0.cli import chat as command
+
+    raise typer.Exit(command.chat(Options(scope=scope), slot, system=system))

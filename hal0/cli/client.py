@@ -6,7 +6,7 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,8 @@ def post(scope: str | None, path: str, body: dict[str, Any]) -> Any:
 
 def lines(
     scope: str | None, method: str, path: str, body: dict[str, Any] | None = None, *, timeout: float | None = None
-) -> Iterator[str]:
-    """Yield the lines of a streamed answer as they come."""
+) -> Generator[str]:
+    """Yield the lines of a streamed answer as they come; being closed, as by an interrupt, cuts it."""
     with _answer(scope, method, path, body, timeout) as answer:
         while line := answer.readline():
             yield line.decode().rstrip("\n")
