@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hal0.cli import app_care, app_slot
+from hal0.cli import app_care, app_import, app_slot
 from hal0.cli.complete import slots
 from hal0.cli.options import Options
 from hal0.cli.params import (
@@ -32,6 +32,7 @@ app = typer.Typer(
 app.add_typer(app_slot.app, name="slot")
 app.add_typer(app_care.app)
 app.add_typer(app_care.upstream, name="upstream")
+app.add_typer(app_import.app, name="import")
 
 
 def _show_version(wanted: bool) -> None:

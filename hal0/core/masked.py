@@ -11,9 +11,14 @@ _SECRET = re.compile(
 )
 
 
+def is_secret(name: str) -> bool:
+    """Return whether a variable or a flag of this name looks as if it held a secret."""
+    return bool(_SECRET.search(name.lstrip("-")))
+
+
 def masked(name: str, value: str) -> str:
     """Return a value as it may be printed and logged; ``name`` is its variable's or its flag's."""
-    return _HIDDEN if value and _SECRET.search(name.lstrip("-")) else value
+    return _HIDDEN if value and is_secret(name) else value
 
 
 def masked_words(words: Iterable[str]) -> Iterator[str]:
