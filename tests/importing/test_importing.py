@@ -189,7 +189,7 @@ def swap_configs(draw: st.DrawFn) -> str:
     members = st.lists(st.sampled_from(sorted(models)), max_size=3) if models else st.just([])
     group = tables({**GROUP_KEYS, "members": members})
     optional = {
-        "macros": st.dictionaries(st.sampled_from(["a", "b"]), plain_words() | st.integers(), max_size=2),
+        "macros": st.dictionaries(st.sampled_from(["a", "b"]), plain_words() | st.integers(-9, 9), max_size=2),
         "peers": st.dictionaries(plain_words() | st.just("hal0"), tables(PEER_KEYS) | anything(), max_size=3),
         "groups": st.dictionaries(words(), group, max_size=3),
         "apiKeys": st.just(["planted-key"]),

@@ -57,7 +57,9 @@ def _sections(text: str, given: Given) -> dict[str, dict[str, list[str]]]:
         if header := _SECTION.fullmatch(line):
             section = header[1]
             continue
-        key, _, value = line.partition("=")
+        key, equals, value = line.partition("=")
+        if not equals:
+            continue
         values, value = found[section][key.strip()], value.strip()
         if value:
             values.append(_specified(value, given))
@@ -69,7 +71,7 @@ def _sections(text: str, given: Given) -> dict[str, dict[str, list[str]]]:
 def _lines(text: str) -> Iterator[str]:
     """Yield lines that say something; one that ends in a backslash goes on with the next."""
     kept = ""
-    for line in text.splitlines():
+    for line in text.replace("\r\n", "\n").split("\n"):
         if line.lstrip().startswith(("#", ";")):
             continue
         if line.endswith("\\"):
