@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from hal0.core.facts import Fact, Known, Unknown
+from hal0.core.hardware import Cpu, Disk, Machine, Memory, Platform, Sample
 from hal0.core.observed import Activity, Definition, Instance, ProbeResult, Service, SlotObservation
 from hal0.core.pools import Pool
 from hal0.core.proof import Ask, Reply
@@ -282,16 +283,31 @@ class FakeCompleter:
         return self.first.pop(0) if self.first else self.replies.get(port, self.reply)
 
 
+NO_GPU = Sample(Known(Memory(8 * 2**30, 6 * 2**30, 0)), Known(Pool("ram", 8 * 2**30, 2 * 2**30, stated=False)))
+FAKE_CPU = Cpu("Fake CPU", "x86_64", 2, 2, 2, ("avx2",))
+
+
 @dataclass
 class FakeHardware:
-    """``Hardware`` with the pools of a table; ``asked`` keeps of each time whether a fresh answer was wanted."""
+    """``Hardware`` with the pools of a table; ``asked`` keeps of each time whether a fresh answer was wanted.
+
+    It has two CPUs, 8 GiB of memory and no GPU, unless ``last`` and ``platform`` say otherwise.
+    """
 
     table: dict[str, Fact[Pool]] = field(default_factory=dict)
     asked: list[bool] = field(default_factory=list)
+    last: Sample = NO_GPU
+    platform: Fact[Platform] = field(default_factory=lambda: Known(Platform(FAKE_CPU)))
 
     async def pools(self, *, fresh: bool = False) -> Mapping[str, Fact[Pool]]:
         self.asked.append(fresh)
         return dict(self.table)
+
+    async def machine(self, models: str) -> Machine:
+        return Machine(self.platform, self.last, await self.disk(models))
+
+    async def disk(self, folder: str) -> Fact[Disk]:
+        return Known(Disk(folder, "ext4", 100 * 2**30, 40 * 2**30))
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import NamedTuple
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
 _NO_LIMIT = "max"
+_MOST_DIGITS = 20  # of 64 bits
 
 
 class Limits(NamedTuple):
@@ -33,9 +34,15 @@ def folders(controller: str, proc: Path = PROC, cgroups: Path = CGROUPS) -> Iter
 def read(path: Path) -> str | None:
     """Return what a file of the kernel's says, or None where it is not there or can't be read."""
     try:
-        return path.read_text().strip()
-    except OSError:
+        return path.read_text(errors="replace").strip()
+    except (OSError, ValueError):  # a name with a NUL byte, from another file
         return None
+
+
+def number(path: Path) -> int | None:
+    """Return the whole number that a file of the kernel's says, or None where it says none."""
+    text = read(path) or ""
+    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
 def limits_of(cgroup: str, root: Path = CGROUPS) -> Limits:
@@ -69,7 +76,8 @@ def _cpus(folder: Path) -> float | None:
 def _memberships(controller: str, proc: Path) -> Iterator[tuple[list[str], str]]:
     """Yield (controllers, path) of each line that can hold a limit; version 2 names no controllers."""
     for line in (read(proc / "self" / "cgroup") or "").splitlines():
-        _, controllers, path = line.split(":", 2)
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         names = [name for name in controllers.split(",") if name]
         if not names or controller in names:
             yield names, path

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from hal0.core.facts import Fact
+    from hal0.core.hardware import Disk, Machine, Sample
     from hal0.core.observed import ProbeResult, SlotObservation
     from hal0.core.pools import Pool
     from hal0.core.proof import Ask, Reply
@@ -87,13 +88,21 @@ class Prober(Protocol):
 
 
 class Hardware(Protocol):
-    """Says what memory the machine has."""
+    """Says what the machine has. Every method has its own deadline, and none raises for what can't be read.
+
+    ``last`` is what was sampled last: by whichever of the methods, and without a look.
+    """
+
+    last: Sample
 
     async def pools(self, *, fresh: bool = False) -> Mapping[str, Fact[Pool]]:
-        """Return the memory pools by name, each with its own deadline; never raises for what can't be read.
+        """Return the memory pools by name. An answer may be some seconds old, unless it is asked to be ``fresh``."""
 
-        An answer may be some seconds old, unless it is asked to be ``fresh``.
-        """
+    async def machine(self, models: str) -> Machine:
+        """Return everything that is known of the machine; ``models`` is the folder whose disk is told of."""
+
+    async def disk(self, folder: str) -> Fact[Disk]:
+        """Return the disk that a folder is on."""
 
 
 class Completer(Protocol):

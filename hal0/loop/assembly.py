@@ -13,9 +13,9 @@ from hal0.core.spec import RuntimeName
 from hal0.errors import UsageError
 from hal0.host.clock import SystemClock
 from hal0.host.completer import HttpCompleter
+from hal0.host.hardware import HostHardware
 from hal0.host.manifests import ManifestRoot
-from hal0.host.memory import HostMemory
-from hal0.host.ports import Prober, Runtime
+from hal0.host.ports import Clock, Prober, Runtime
 from hal0.host.probe import HttpProber
 from hal0.host.scope import Scope
 from hal0.host.store import Store
@@ -78,6 +78,11 @@ def make_source(settings: Settings, store: Store) -> Source:
     return Source(ManifestRoot(settings.root.resolve()), facts, store)
 
 
+def make_hardware(settings: Settings, clock: Clock) -> HostHardware:
+    """Return the adapter of this machine's hardware."""
+    return HostHardware(clock, is_own_group=settings.runtime_name == "process")
+
+
 def make_reconciler(settings: Settings, store: Store, runtime: Runtime, prober: Prober) -> Reconciler:
     """Return a reconciler over real adapters."""
     queue, feed, clock = WorkQueue(), Feed(), SystemClock()
@@ -91,9 +96,7 @@ def make_reconciler(settings: Settings, store: Store, runtime: Runtime, prober: 
     prover = Prover(HttpCompleter(), demands, clock, queue)
     return Reconciler(
         source=source,
-        observer=Observer(
-            runtime, prober, HostMemory(clock, is_own_group=settings.runtime_name == "process"), prover.proofs
-        ),
+        observer=Observer(runtime, prober, make_hardware(settings, clock), prover.proofs),
         actor=Actor(runtime, store, pulls, demands, feed),
         store=store,
         clock=clock,
