@@ -85,6 +85,11 @@ def estimate(spec: SlotSpec, facts: ModelFacts) -> Claim:
     return Claim(total, ClaimSource.ESTIMATED, how)
 
 
+def is_context_fixed(spec: SlotSpec) -> bool:
+    """Return whether arguments state the context, so that ``context_size`` has no say."""
+    return bool(_last(spec.args, _CONTEXT))
+
+
 def _by_file(spec: SlotSpec, model: ModelFile) -> Claim:
     if isinstance(model.size, Unknown):
         return Claim(None, ClaimSource.UNKNOWN, model.size.reason)

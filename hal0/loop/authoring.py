@@ -17,8 +17,9 @@ from hal0.core.documents import ManifestError
 from hal0.core.edit import Scalar, edited, new_slot, without
 from hal0.core.effect import When, effect
 from hal0.core.fields import NAME_PATTERN
+from hal0.core.hardware_json import choice_json
 from hal0.core.plan import plan
-from hal0.core.schema import RunPolicy, SlotManifest
+from hal0.core.schema import Device, RunPolicy, SlotManifest
 from hal0.core.spec import Desired
 from hal0.core.validate import Located
 from hal0.core.wire import VERSION, Json
@@ -26,6 +27,7 @@ from hal0.errors import Conflict, UsageError
 from hal0.host import edits
 from hal0.host.git import NotCommitted, Repository
 from hal0.host.ports import MANIFESTS
+from hal0.loop.hardware import chosen_device
 from hal0.loop.observe import Observer
 from hal0.loop.operations import InvalidManifests, no_slot
 from hal0.loop.reconcile import Reconciler
@@ -60,11 +62,14 @@ class _Draft:
 async def create(reconciler: Reconciler, name: str, keys: Mapping[str, Scalar], *, who: str) -> Json:
     """Write ROOT/NAME.toml and have the slot's definition written. ``run`` is on-demand where ``keys`` say nothing.
 
-    ``keys`` are the manifest's. Raises ``UsageError`` for what is no name, ``Conflict`` for one that is taken and
-    ``InvalidManifests`` for keys that don't fit: nothing was written then.
+    ``keys`` are the manifest's. Where they name neither device nor profile, the device is the one that is best here.
+    Raises ``UsageError`` for what is no name, ``Conflict`` for one that is taken and ``InvalidManifests`` for keys that
+    don't fit: nothing was written then.
     """
-    draft = await _new(reconciler, name, {"run": RunPolicy.ON_DEMAND.value, **keys}, who)
-    said = await _said(reconciler, name, draft)
+    choice = None if keys.keys() & {"device", "profile"} else await chosen_device(reconciler)
+    device = {"device": choice.device.value} if choice and choice.device is not Device.CPU else {}
+    draft = await _new(reconciler, name, {"run": RunPolicy.ON_DEMAND.value, **keys, **device}, who)
+    said = await _said(reconciler, name, draft) | {"default": choice and choice_json(choice)}
     persisted = await _write(reconciler, draft)
     settled = await _carried_out(reconciler, lambda: name in reconciler.store.specs)
     return _result("create", name, draft, persisted) | said | {"settled": settled}

@@ -8,7 +8,7 @@ from hal0.core.explain import endpoint_of, explain
 from hal0.core.wire import plan_json
 from hal0.dispatch import tryout
 from hal0.dispatch.dispatcher import Dispatcher
-from hal0.errors import Conflict, UsageError
+from hal0.errors import Conflict
 from hal0.loop import operations
 from hal0.loop.history import history_json
 from hal0.loop.operations import ApplyRequest
@@ -18,9 +18,9 @@ from hal0.loop.why import why
 from hal0.web.acts import SlotActs
 from hal0.web.bodies import Signed, Who, parsed
 from hal0.web.local import local_only, streamed
+from hal0.web.numbers import whole_number
 
 _MOST_LINES = 10_000
-_LONGEST_NUMBER = 9
 
 
 class Api:
@@ -84,7 +84,7 @@ class Api:
 
     async def history(self, request: web.Request) -> web.Response:
         """Return the last applies, newest first; ``limit`` says how many."""
-        limit = min(_whole_number(request, "limit", 20), _MOST_LINES)
+        limit = min(whole_number(request, "limit", 20), _MOST_LINES)
         return web.json_response(history_json(self._reconciler.store.ledger, limit=limit))
 
     async def route(self, request: web.Request) -> web.Response:
@@ -105,7 +105,7 @@ class Api:
     async def logs(self, request: web.Request) -> web.StreamResponse:
         """Return the last lines of a slot's service; with ``follow=1``, those to come as well. Unix socket only."""
         name = operations.slot(self._reconciler, request.match_info["name"]).name
-        lines = min(_whole_number(request, "lines", 200), _MOST_LINES)
+        lines = min(whole_number(request, "lines", 200), _MOST_LINES)
         runtime = self._reconciler.observer.runtime
         last = await runtime.logs(name, lines=lines)
         response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
@@ -167,10 +167,3 @@ class _Rollback(_Asked):
     def request(self) -> RollbackRequest:
         """Where to go back to, as the loop takes it."""
         return RollbackRequest(self.rev, self.force, self.prune_all, self.timeout, self.who, self.atomic)
-
-
-def _whole_number(request: web.Request, name: str, default: int) -> int:
-    text = request.query.get(name, str(default))
-    if not text.isdecimal() or len(text) > _LONGEST_NUMBER:
-        raise UsageError(f"{name}={text!r} is no whole number")
-    return int(text)

@@ -18,6 +18,7 @@ from hal0.dispatch.measures import Measures
 from hal0.dispatch.upstreams import Upstreams
 from hal0.loop.counts import Counts, Restart, Result
 from hal0.loop.reconcile import Reconciler
+from hal0.web.hardware_metrics import HardwareMetrics
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
 
@@ -31,10 +32,13 @@ class Metrics(Collector):
         self._registry = CollectorRegistry()
         self._registry.register(self)
         self._registry.register(measures)
+        self._hardware = HardwareMetrics(dispatcher.reconciler)
+        self._registry.register(self._hardware)
 
     async def handle(self, _: web.Request) -> web.Response:
         """Answer a scrape."""
         self._dispatcher.recorder.flush()
+        await self._hardware.look()
         text = generate_latest(self._registry)
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 

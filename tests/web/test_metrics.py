@@ -22,6 +22,7 @@ METRICS = {
     *("hal0_inter_token_latency_seconds", "hal0_prompt_tokens", "hal0_generation_tokens"),
     *("hal0_slot_restarts", "hal0_reconcile_runs", "hal0_reconcile_duration_seconds"),
     *("hal0_last_apply_timestamp_seconds", "hal0_evictions", "hal0_pool_bytes", "hal0_slot_claim_bytes"),
+    *("hal0_memory_bytes", "hal0_gpu_info", "hal0_gpu_memory_bytes", "hal0_gpu_busy_ratio", "hal0_model_disk_bytes"),
 }
 
 
