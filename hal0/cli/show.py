@@ -64,6 +64,9 @@ def _change(change: dict[str, Any], *, diffs: bool) -> Iterator[str]:
     yield paint(f"  {change['symbol']} {change['slot']}", _COLOURS[change["symbol"]]) + f"  {change['action']}"
     for reason in change["reasons"]:
         yield f"      {Reason(**reason)}"
+    if (claim := change["claim"]) and claim["bytes"] is not None:
+        of = f" of pool {change['pool']}" if change["pool"] else ""
+        yield f"      takes {show_size(claim['bytes'])} ({claim['source']}){of}"
     if diffs and change["diff"] and not is_stand_in(change["slot"]):  # a stand-in's is its slot's, in other names
         yield from (f"      {_diff_line(line)}" for line in change["diff"].splitlines())
 

@@ -195,11 +195,6 @@ def _unified(name: str, own: GpuMemory, host: Memory | None) -> Pool:
     return Pool(name, total, max(min(used, total), total - free), stated=False)
 
 
-def in_order(gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
-    """Return GPUs as pools count them: NVIDIA's, others with memory of their own, those that share the machine's."""
-    return tuple(sorted(gpus, key=lambda gpu: (gpu.vendor is not Vendor.NVIDIA, gpu.unified)))
-
-
 def joined(nvidia: Fact[tuple[Gpu, ...]], cards: Sequence[Gpu]) -> tuple[Gpu, ...]:
     """Return every GPU once: ``nvidia`` as its driver tells them, ``cards`` as /sys/class/drm does.
 
@@ -209,10 +204,14 @@ def joined(nvidia: Fact[tuple[Gpu, ...]], cards: Sequence[Gpu]) -> tuple[Gpu, ..
     rest = [card for card in cards if card not in own]
     if isinstance(nvidia, Unknown):
         late = own or [Gpu(Vendor.NVIDIA, "NVIDIA GPU", Vendor.NVIDIA.value)]
-        return in_order([*(replace(gpu, memory=nvidia) for gpu in late), *rest])
+        return _discrete_first([*(replace(gpu, memory=nvidia) for gpu in late), *rest])
     nodes = {card.pci: card for card in own}
     seen = [_with_node(gpu, nodes.pop(gpu.pci, None)) for gpu in nvidia.value]
-    return in_order([*seen, *nodes.values(), *rest])
+    return _discrete_first([*seen, *nodes.values(), *rest])
+
+
+def _discrete_first(gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
+    return tuple(sorted(gpus, key=lambda gpu: gpu.unified))
 
 
 def _with_node(gpu: Gpu, card: Gpu | None) -> Gpu:

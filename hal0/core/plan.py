@@ -9,10 +9,12 @@ from dataclasses import replace
 
 from hal0.core.arbiter import place
 from hal0.core.definition import stamp
+from hal0.core.engines import slot_of
 from hal0.core.facts import Known, Unknown, known
 from hal0.core.hold import backed_off, held_back, retry_reason, waiting, waits
 from hal0.core.observed import Activity, SlotObservation
 from hal0.core.override import deviations
+from hal0.core.pools import pool_of
 from hal0.core.prune import pruned, removal
 from hal0.core.reasons import (
     TEMPLATE_UNIT,
@@ -46,10 +48,19 @@ def plan(world: World, *, prune_all: bool = False) -> Plan:
     placement = place(world, starts, pulls)
     kept = (_placed(world, name, wished.get(name), placement.verdicts[name]) for name in world.desired.slots)
     beside = (_beside(world, found, placement.verdicts[name]) for name, found in world.replacing.items())
-    changes = (*(change for change in (*kept, *beside) if change), *pruned(world, prune_all=prune_all))
+    changes = (*(_claimed(world, change) for change in (*kept, *beside) if change), *pruned(world, prune_all=prune_all))
     overrides = deviations(world.desired, world.overrides)
     rejections = tuple(slot.rejected for slot in world.desired.slots.values() if slot.rejected)
     return Plan(changes, world.desired.generation, world.desired.revision, overrides, placement, rejections)
+
+
+def _claimed(world: World, change: Change) -> Change:
+    """Return a change with what its engine will take of which pool, where it makes or starts one."""
+    if not (change.action is Action.CREATE or change.has(StepKind.START)):
+        return change
+    slot = slot_of(change.slot)
+    pool = pool_of(world.desired.slots[slot].spec, world.pools)
+    return replace(change, claim=world.claims.get(slot), pool=pool)
 
 
 def _wished(world: World, name: str, verdict: Verdict) -> Change | None:

@@ -10,6 +10,7 @@ from enum import IntEnum, StrEnum
 
 from hal0.core.engines import is_stand_in, slot_of
 from hal0.core.override import Deviation
+from hal0.core.pools import Claim
 from hal0.core.schedule import Placement
 from hal0.core.trial import Rejection
 
@@ -74,7 +75,8 @@ class Reason:
 class Change:
     """What a plan does to one engine: a slot's own, or its stand-in (``hal0.core.engines``), which ``slot`` names.
 
-    ``path``, ``before`` and ``after`` are its definition file's.
+    ``path``, ``before`` and ``after`` are its definition file's. Of an engine that it creates or starts, ``claim`` is
+    what that takes of ``pool``, which is empty where that is not known.
     """
 
     slot: str
@@ -84,6 +86,8 @@ class Change:
     path: str = ""
     before: str | None = None
     after: str | None = None
+    claim: Claim | None = None
+    pool: str = ""
 
     @property
     def is_drift(self) -> bool:

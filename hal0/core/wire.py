@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 from hal0.core.documents import ManifestError
 from hal0.core.override import Deviation
+from hal0.core.pools import Claim
 from hal0.core.schedule import PoolView, Verdict
 from hal0.core.spec import unit_name
 from hal0.core.status import SlotStatus, Snapshot
@@ -59,18 +60,18 @@ def slot_json(slot: SlotStatus, *, now: float) -> Json:
         "restarts": service.restarts if service else 0,
         "memory_bytes": service.memory if service else None,
         "pool": slot.pool,
-        "claim": slot.claim
-        and {
-            "bytes": slot.claim.bytes,
-            "source": slot.claim.source.value,
-            "how": slot.claim.how,
-        },
+        "claim": slot.claim and claim_json(slot.claim),
         "verdict": verdict_json(slot.verdict),
         "conditions": [
             {"type": item.type.value, "status": item.status, "reason": item.reason, "message": item.message}
             for item in slot.conditions
         ],
     }
+
+
+def claim_json(claim: Claim) -> Json:
+    """Return what a slot takes of its pool; ``bytes`` is null where that is not known, and ``how`` says why."""
+    return {"bytes": claim.bytes, "source": claim.source.value, "how": claim.how}
 
 
 def verdict_json(verdict: Verdict) -> Json:
@@ -179,6 +180,8 @@ def change_json(change: Change) -> Json:
         "reasons": [reason_json(reason) for reason in change.reasons],
         "steps": [step.kind.name.lower() for step in change.steps],
         "diff": change.diff(),
+        "claim": change.claim and claim_json(change.claim),
+        "pool": change.pool,
     }
 
 

@@ -51,8 +51,8 @@ def gfx(root: Path) -> dict[str, str]:
 
 
 def _gfx_name(version: int) -> str:
-    """Return 110501 as gfx1151, and 90010 as gfx90a: the last two parts are hexadecimal digits."""
-    return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
+    """Return 110501 as gfx1151, and 90010 as gfx90a: the last part is a hexadecimal digit."""
+    return f"gfx{version // 10000}{version // 100 % 100}{version % 100:x}"
 
 
 def _gpu(root: Path, card: Path) -> Gpu | None:

@@ -12,7 +12,7 @@ from hal0.core.modelfile import ModelFile
 from hal0.core.pools import Pool, pool_of, stated_pools
 from hal0.core.schema import Device, Engine
 from hal0.core.spec import SlotSpec
-from hal0.core.wire import VERSION, Json
+from hal0.core.wire import VERSION, Json, claim_json
 from hal0.errors import UsageError
 from hal0.host.gguf import ModelFiles
 from hal0.loop.hardware import chosen_device
@@ -44,7 +44,7 @@ async def model_fit(reconciler: Reconciler, model: str, *, context_size: int | N
         "pool": name,
         "fits": found.fits.value,
         "why": found.why,
-        "claim": {"bytes": claim.bytes, "source": claim.source.value, "how": claim.how},
+        "claim": claim_json(claim),
         "room_bytes": found.room,
         "free_bytes": found.free,
         "context_size": _context(spec, file),

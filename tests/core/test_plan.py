@@ -10,14 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import MODEL, desired, slots
 
+from hal0.cli.show import plan_text
 from hal0.core.backoff import Attempt
 from hal0.core.definition import stamp
 from hal0.core.facts import Known, Unknown
 from hal0.core.observed import Activity, Instance, Observed
 from hal0.core.plan import plan
+from hal0.core.pools import RAM, Claim, ClaimSource, Pool
 from hal0.core.schedule import Demand
 from hal0.core.spec import Desired
 from hal0.core.steps import Action, Change, Plan, Reason, Step, StepKind, faults
+from hal0.core.wire import plan_json
 from hal0.core.world import World
 
 
@@ -53,6 +56,23 @@ def test_a_new_slot_is_pulled_written_and_started() -> None:
         StepKind.PULL, StepKind.WRITE, StepKind.RELOAD, StepKind.RESET_FAILED, StepKind.START,
     ]  # fmt: skip
     assert "+ExecStart=/usr/bin/podman run" in change.diff()
+
+
+def test_what_is_made_or_started_says_what_it_takes() -> None:
+    wanted, claim = desired(slots("chat")), Claim(2**30, ClaimSource.FILE, "its file")
+    ram = {RAM: Known(Pool(RAM, 2**34, 0, stated=False))}
+    host = FakeHost()
+    seen = replace(world(host, wanted), claims={"chat": claim})
+    made = only_change(plan(replace(seen, observed=replace(seen.observed, pools=ram))))
+    assert (made.action, made.claim, made.pool) == (Action.CREATE, claim, RAM)
+    assert list(plan_text(plan_json(Plan((made,))), diffs=False))[-2] == "      takes 1.0 GiB (file) of pool ram"
+    host.carry_out(plan(seen))
+    host.stop("chat")
+    started = only_change(plan(replace(world(host, wanted), claims={"chat": claim})))
+    assert (started.action, started.claim, started.pool) == (Action.RESTART, claim, "")
+    host.start("chat")
+    stopped = only_change(plan(replace(world(host, desired(slots("chat", run="never"))), claims={"chat": claim})))
+    assert (stopped.stops, stopped.claim) == (True, None)
 
 
 def test_a_host_as_declared_has_an_empty_plan() -> None:
