@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from hal0.core.facts import Fact
     from hal0.core.hardware import Disk, Machine, Sample
+    from hal0.core.model import Progress, Source
     from hal0.core.observed import ProbeResult, SlotObservation
     from hal0.core.pools import Pool
     from hal0.core.proof import Ask, Reply
@@ -110,6 +111,17 @@ class Completer(Protocol):
 
     async def complete(self, port: int, ask: Ask) -> Reply:
         """Ask the engine on a loopback port and say what came of it, within the ask's deadline. Never raises."""
+
+
+class Fetcher(Protocol):
+    """Fetches models' files from where they come from."""
+
+    async def fetch(self, source: Source, path: str, sha256: str, told: Callable[[Progress], None]) -> None:
+        """Put a source's file at ``path``, going on with what an earlier try left; ``sha256`` is empty where not known.
+
+        Returns when it is there and right. Raises ``StepFailed``, which says what is wrong and what to do; what was
+        fetched is kept beside ``path`` for the next try, and nothing is at ``path``. Cancelling it stops the transfer.
+        """
 
 
 class Clock(Protocol):

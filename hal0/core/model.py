@@ -1,0 +1,41 @@
+"""Where a model's files come from, and how far a transfer of them is. Plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class SourceKind(StrEnum):
+    """Who has a model's file."""
+
+    FILE = "file"  # it is put there by hand
+    URL = "url"
+    HUB = "hub"  # a repository of the Hugging Face hub
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model's file comes from. ``url`` is of a URL; ``repo``, ``file`` and ``revision`` are of the hub."""
+
+    kind: SourceKind = SourceKind.FILE
+    url: str = ""
+    repo: str = ""
+    file: str = ""
+    revision: str = "main"
+
+
+class Phase(StrEnum):
+    """What a transfer does."""
+
+    CHECKING = "checking"  # what is there already is hashed
+    FETCHING = "fetching"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a transfer is, in bytes; ``total`` is None where nobody says."""
+
+    done: int
+    total: int | None
+    phase: Phase = Phase.FETCHING
