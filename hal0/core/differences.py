@@ -10,7 +10,7 @@ from hal0.core.masked import masked, masked_words
 from hal0.core.spec import Placing, Serving, SlotSpec
 from hal0.core.steps import Reason
 
-_NOT_TOLD = frozenset({"source", "model_path", "threads"})
+_NOT_TOLD = frozenset({"source", "model_path", "mmproj_path", "threads"})
 """Where a manifest stands is no difference; the others follow from keys that are told."""
 
 

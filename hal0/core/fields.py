@@ -58,6 +58,22 @@ def _base_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _source_url(value: str) -> str:
+    parts = urlsplit(value)
+    is_plain = value.isascii() and value.isprintable() and " " not in value
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not is_plain:
+        raise ValueError("is no address of a file: write it like https://example.com/models/small.gguf")
+    if "@" in parts.netloc or "#" in value:
+        raise ValueError("must be an address without a password and without a #")
+    return value
+
+
+def _repo_file(value: str) -> str:
+    if any(part in {"", ".", ".."} for part in value.split("/")):
+        raise ValueError("is no file of a repository: write it like folder/model.gguf")
+    return value
+
+
 def _variable(value: str) -> str:
     if not _ENV_NAME.fullmatch(value):
         raise ValueError("is not the name of an environment variable")
@@ -131,6 +147,11 @@ Variable = Annotated[Line, AfterValidator(_variable)]
 AbsolutePath = Annotated[Line, AfterValidator(_absolute)]
 Credential = Annotated[Line, AfterValidator(_credential)]
 MountPath = Annotated[Line, AfterValidator(_mount_path)]
+SourceUrl = Annotated[Line, AfterValidator(_source_url)]
+RepoName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+RepoFile = Annotated[MountPath, AfterValidator(_repo_file)]
+Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 Image = Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\s]*$", description="an image reference")]
 Args: TypeAlias = Annotated[list[Line], BeforeValidator(_command_line)]
 Parameters = Annotated[dict[str, Any], AfterValidator(_finite)]

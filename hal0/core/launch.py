@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from hal0.core.definition import digest
+from hal0.core.modelpath import mount_root
 from hal0.core.schema import Engine, SlotType
 from hal0.core.spec import LABEL_SLOT, LABEL_SPEC, Launch, RuntimeName, SlotSpec, container_name
 
@@ -16,7 +17,7 @@ PODMAN = "/usr/bin/podman"
 MODELS_IN_CONTAINER = "/models"
 _TYPE_FLAGS = {SlotType.EMBEDDING: "--embedding", SlotType.RERANKING: "--reranking"}
 _THREAD_FLAGS = frozenset({"-t", "--threads"})
-_PLACEHOLDER = re.compile(r"\{(model|host|port|name|context_size|threads)\}")
+_PLACEHOLDER = re.compile(r"\{(model|mmproj|host|port|name|context_size|threads)\}")
 
 
 def launch(spec: SlotSpec, runtime: RuntimeName, *, model_dir: str) -> Launch:
@@ -37,12 +38,12 @@ def hash_of(argv: Iterable[str], env: Mapping[str, str]) -> str:
 def process_argv(spec: SlotSpec) -> tuple[str, ...]:
     """Return the engine's argv as a child process on the slot's loopback port."""
     argv = (*spec.command, *engine_args(spec, host="127.0.0.1", port=spec.port))
-    return _filled(argv, spec, model=spec.model_path, host="127.0.0.1", port=spec.port)
+    return _filled(argv, spec, model=spec.model_path, mmproj=spec.mmproj_path, host="127.0.0.1", port=spec.port)
 
 
 def podman_argv(spec: SlotSpec, *, model_dir: str) -> tuple[str, ...]:
     """Return the hardened ``podman run`` of a slot, published on loopback only."""
-    mount, model = _model_mount(spec.model_path, model_dir)
+    mount, model, mmproj = _model_mount(spec, model_dir)
     options = [*_identity(spec), *_hardening(), *_resources(spec), f"--volume={mount}"]
     options += [f"--volume={mount}" for mount in spec.mounts]
     options += [f"--device={device}" for device in spec.devices]
@@ -50,7 +51,7 @@ def podman_argv(spec: SlotSpec, *, model_dir: str) -> tuple[str, ...]:
     options += [f"--env={key}={value}" for key, value in sorted(spec.env.items())]
     options += [f"--entrypoint={spec.entrypoint}"] if spec.entrypoint else []
     inside = engine_args(spec, host="0.0.0.0", port=spec.container_port)  # noqa: S104  (inside the container)
-    inside = _filled(inside, spec, model=model, host="0.0.0.0", port=spec.container_port)  # noqa: S104
+    inside = _filled(inside, spec, model=model, mmproj=mmproj, host="0.0.0.0", port=spec.container_port)  # noqa: S104
     return (PODMAN, "run", *options, spec.image, *inside)
 
 
@@ -59,6 +60,8 @@ def engine_args(spec: SlotSpec, *, host: str, port: int) -> tuple[str, ...]:
     if spec.engine is Engine.CUSTOM:
         return spec.args
     args = ["--model", "{model}", "--host", host, "--port", str(port), "--alias", spec.name, "--metrics"]
+    if spec.mmproj_path:
+        args += ["--mmproj", "{mmproj}"]
     if spec.context_size is not None:
         args += ["--ctx-size", str(spec.context_size)]
     if spec.sleep_after is not None:
@@ -74,10 +77,11 @@ def _has_flag(args: Iterable[str], flags: frozenset[str]) -> bool:
     return any(arg.split("=", 1)[0] in flags for arg in args)
 
 
-def _filled(argv: Iterable[str], spec: SlotSpec, *, model: str, host: str, port: int) -> tuple[str, ...]:
+def _filled(argv: Iterable[str], spec: SlotSpec, *, model: str, mmproj: str, host: str, port: int) -> tuple[str, ...]:
     """Fill the placeholders that a profile may use; other braces (JSON in a flag) are left alone."""
     values = {
         "model": model,
+        "mmproj": mmproj,
         "host": host,
         "port": str(port),
         "name": spec.name,
@@ -87,11 +91,12 @@ def _filled(argv: Iterable[str], spec: SlotSpec, *, model: str, host: str, port:
     return tuple(_PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in argv)
 
 
-def _model_mount(path: str, model_dir: str) -> tuple[str, str]:
-    """Return the read-only mount that holds the model, and the model's path inside the container."""
-    root = model_dir if path.startswith(model_dir.rstrip("/") + "/") else posixpath.dirname(path)
-    inside = posixpath.join(MODELS_IN_CONTAINER, posixpath.relpath(path, root))
-    return f"{root}:{MODELS_IN_CONTAINER}:ro", inside
+def _model_mount(spec: SlotSpec, model_dir: str) -> tuple[str, str, str]:
+    """Return the read-only mount that holds the model, and inside the container its path and its vision part's."""
+    root = mount_root(spec.model_path, model_dir)
+    paths = (spec.model_path, spec.mmproj_path)
+    inside = [path and posixpath.join(MODELS_IN_CONTAINER, posixpath.relpath(path, root)) for path in paths]
+    return f"{root}:{MODELS_IN_CONTAINER}:ro", inside[0], inside[1]
 
 
 def _identity(spec: SlotSpec) -> list[str]:

@@ -17,6 +17,7 @@ from hal0.core.fields import parse_listen
 from hal0.core.index import Index, exclusion_errors, fallback_errors, index, prefix_of
 from hal0.core.launch import launch, qualified_image
 from hal0.core.quantity import show_duration
+from hal0.core.registry import model_spec, registry_errors
 from hal0.core.rejections import good_again
 from hal0.core.render import Templates
 from hal0.core.schema import (
@@ -68,7 +69,9 @@ def resolve(
     known = index(manifests, seeds)
     host = _host(known.host.manifest if known.host else None, facts)
     specs, problems = _specs(known, facts, host, models or {})
+    declared = {model.manifest.name: model for model in known.models.values()}
     problems = [*errors, *known.problems, *problems, *fallback_errors(known), *exclusion_errors(known)]
+    problems += registry_errors(declared.values(), host.model_dir)
     upstreams = _upstreams(known, problems)
     while True:
         blamed = {error.name for error in problems if error.kind == "Slot"}
@@ -92,6 +95,7 @@ def resolve(
         models={name: model.manifest.name for name, model in known.models.items()},
         upstreams={**(last_upstreams or {}), **upstreams} if problems else upstreams,
         problems=tuple(sorted(problems, key=lambda error: (error.file, error.line, error.key))),
+        registry={name: model_spec(model, host.model_dir) for name, model in sorted(declared.items())},
     )
 
 
@@ -146,7 +150,7 @@ def _specs(
         model, profile, errors = _references(slot, known, facts)
         if model and profile:
             model = known.models.get(models.get(name, ""), model)
-            specs[name] = _spec(slot, model.manifest, profile.manifest, facts, host)
+            specs[name] = _spec(slot, model, profile.manifest, facts, host)
         problems += errors
     return specs, problems
 
@@ -210,18 +214,18 @@ def _sleepless(slot: SlotManifest, profile: ProfileManifest) -> tuple[str, str] 
 
 def _spec(
     slot: Located[SlotManifest],
-    model: ModelManifest,
+    located: Located[ModelManifest],
     profile: ProfileManifest,
     facts: HostFacts,
     host: HostSpec,
 ) -> SlotSpec:
-    own = slot.manifest
+    own, model, files = slot.manifest, located.manifest, model_spec(located, host.model_dir)
     image = qualified_image(profile.image, host.image_registry) if profile.image else ""
     return SlotSpec(
         name=own.name,
         type=own.type,
         model=model.name,
-        model_path=posixpath.normpath(posixpath.join(host.model_dir, model.path)),
+        model_path=files.path,
         profile=profile.name,
         engine=profile.engine,
         device=own.device,
@@ -253,6 +257,7 @@ def _spec(
         serving=_serving(own, profile),
         placing=_placing(own),
         replace=own.replace,
+        mmproj_path=files.mmproj,
     )
 
 

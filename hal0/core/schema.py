@@ -31,11 +31,17 @@ from hal0.core.fields import (
     Port,
     Positive,
     Priority,
+    RepoFile,
+    RepoName,
+    Revision,
+    Sha256,
     Size,
+    SourceUrl,
     Tokens,
     Variable,
     parse_listen,
 )
+from hal0.core.modelpath import last_segment, parts
 from hal0.core.secretref import SecretRef
 
 
@@ -95,6 +101,13 @@ class Abort(StrEnum):
 
     CANCEL = "cancel"
     DRAIN = "drain"
+
+
+class Fetch(StrEnum):
+    """When a model is fetched from its source."""
+
+    AUTO = "auto"  # as soon as a slot needs it
+    MANUAL = "manual"  # when a person asks for it
 
 
 class UpstreamApi(StrEnum):
@@ -169,15 +182,65 @@ class SlotManifest(Strict):
     )
 
 
+class SourceManifest(Strict):
+    """Where a model is fetched from: an address, or a file of a repository of the Hugging Face hub."""
+
+    url: SourceUrl | None = Field(None, description="address of the file; this, or `repo`")
+    repo: RepoName | None = Field(None, description="repository of the hub")
+    file: RepoFile | None = Field(None, description="file in `repo`; the first one, where the model is split")
+    revision: Revision | None = Field(None, description="branch, tag or commit of `repo`; by default main")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> SourceManifest:
+        if (self.url is None) == (self.repo is None):
+            raise ValueError("name exactly one of url, repo")
+        if self.repo is not None and self.file is None:
+            raise ValueError("name the file in the repository: file")
+        if self.url is not None and (self.file or self.revision):
+            raise ValueError("file and revision go with repo, not with url")
+        return self
+
+
 class ModelManifest(Strict):
-    """A model file."""
+    """A model's file, and where it comes from."""
 
     kind: Literal["Model"]
     name: ModelId
-    path: MountPath = Field(description="file below the model directory, or an absolute path")
+    path: MountPath | None = Field(
+        None,
+        description="file below the model directory, or an absolute path; needed unless `source` gives one",
+    )
+    source: SourceManifest | None = Field(
+        None, description="where the file is fetched from; by default it is put there by hand"
+    )
+    sha256: Sha256 | None = Field(None, description="the file's sha256, which a download has to have")
+    mmproj: MountPath | None = Field(
+        None, description="the model's vision part: a path as `path` is; beside the model where it has a `source.repo`"
+    )
+    fetch: Fetch = Field(Fetch.AUTO, description="fetch it when a slot needs it, or only by `hal0 model pull`")
     aliases: list[ModelId] = Field(default_factory=list)
     context_size: Tokens | None = Field(None, description="tokens, where a slot states none")
     defaults: Parameters = Field(default_factory=dict, description="request parameters, below the slot's own")
+
+    @model_validator(mode="after")
+    def _lies_somewhere(self) -> ModelManifest:
+        if not (self.path or self.source):
+            raise ValueError("path: is required, unless `source` says where the model comes from")
+        if not (self.path or self.source_file):
+            raise ValueError("path: is required where the address of `source` ends without the name of a file")
+        counts = [len(parts(name)) for name in (self.path, self.source_file) if name]
+        if len(set(counts)) > 1:
+            raise ValueError(f"path: the source has {counts[1]} files, and this names {counts[0]}")
+        if self.sha256 and counts[0] > 1:
+            raise ValueError("sha256: each part of a split model has its own: leave it out")
+        return self
+
+    @property
+    def source_file(self) -> str:
+        """The name of the file as its source has it; empty where there is none."""
+        if self.source is None:
+            return ""
+        return self.source.file or last_segment(self.source.url or "")
 
 
 class ProfileManifest(Strict):

@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeAlias
 from hal0.core.breaker import BreakerPolicy
 from hal0.core.definition import digest
 from hal0.core.documents import ManifestError
+from hal0.core.modelpath import files_of
+from hal0.core.registry import ModelSpec
 from hal0.core.schema import Abort, Device, DriftPolicy, Engine, Replace, RunPolicy, SlotType, UpstreamApi
 from hal0.core.secretref import SecretRef
 from hal0.core.trial import Rejection
@@ -176,11 +178,17 @@ class SlotSpec:
     sleep_after: float | None = None
     replace: Replace = Replace.AUTO
     unit: str = ""
+    mmproj_path: str = ""
 
     @property
     def key(self) -> str:
         """The key of its engine: what its unit, container and definition are called after."""
         return self.unit or self.name
+
+    @property
+    def model_files(self) -> tuple[str, ...]:
+        """The files of its model that have to be there."""
+        return files_of(self.model_path, self.mmproj_path)
 
     @property
     def source_file(self) -> str:
@@ -230,7 +238,10 @@ class DesiredSlot:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """All manifests resolved. ``generation`` grows when the content changes, ``revision`` is the git commit."""
+    """All manifests resolved. ``generation`` grows when the content changes, ``revision`` is the git commit.
+
+    ``models`` names the Model behind each of their names and aliases, ``registry`` has them by their own names.
+    """
 
     slots: Mapping[str, DesiredSlot]
     host: HostSpec = field(default_factory=HostSpec)
@@ -239,6 +250,7 @@ class Desired:
     revision: str = ""
     problems: tuple[ManifestError, ...] = ()
     upstreams: Mapping[str, UpstreamSpec] = field(default_factory=dict)
+    registry: Mapping[str, ModelSpec] = field(default_factory=dict)
 
     @property
     def content(self) -> str:
@@ -246,4 +258,5 @@ class Desired:
         own = [slot.as_declared for _, slot in sorted(self.slots.items())]
         slots = [asdict(slot.spec) | {"source": "", "body": slot.body} for slot in own]
         upstreams = [asdict(upstream) | {"source": ""} for _, upstream in sorted(self.upstreams.items())]
-        return digest(json.dumps([slots, asdict(self.host), dict(self.models), upstreams], sort_keys=True))
+        registry = [asdict(model) | {"place": ""} for _, model in sorted(self.registry.items())]
+        return digest(json.dumps([slots, asdict(self.host), dict(self.models), upstreams, registry], sort_keys=True))

@@ -52,6 +52,12 @@ _WORDS: tuple[tuple[object, str], ...] = (
     (fields.Positive, "whole number, 1 or more"),
     (fields.Count, "whole number, 0 or more"),
     (fields.BaseUrl, "address of an API"),
+    (fields.SourceUrl, "address of a file"),
+    (fields.RepoName, "owner/name"),
+    (fields.RepoFile, "path in a repository"),
+    (fields.Revision, "git revision"),
+    (fields.Sha256, "64 hexadecimal digits"),
+    (schema.SourceManifest, "table"),
     (fields.Variable, "name of a variable"),
     (fields.AbsolutePath, "absolute path"),
     (fields.Credential, "name of a credential"),
@@ -66,6 +72,12 @@ _WORDS: tuple[tuple[object, str], ...] = (
     (bool, "true or false"),
     (float, "number"),
 )
+
+# Keys that a manifest of a kind, or one with a certain key, has to have besides those that are required.
+ALSO = {
+    "Model": ("path",),
+    **{f"Model.source.{key}": ("source.repo", "source.file") for key in ("repo", "file", "revision")},
+}
 
 # An example of each key, as YAML has it. A key without one is a KeyError here.
 EXAMPLES: dict[str, dict[str, str]] = {
@@ -109,6 +121,14 @@ EXAMPLES: dict[str, dict[str, str]] = {
         "kind": "Model",
         "name": "qwen3-8b",
         "path": "qwen3-8b-q4_k_m.gguf",
+        "source": "{repo: Qwen/Qwen3-8B-GGUF, file: Qwen3-8B-Q4_K_M.gguf}",
+        "source.url": "https://example.com/models/qwen3-8b.gguf",
+        "source.repo": "Qwen/Qwen3-8B-GGUF",
+        "source.file": "Qwen3-8B-Q4_K_M.gguf",
+        "source.revision": "main",
+        "sha256": "0f3c8e5d6a7b4c1d2e9f8a7b6c5d4e3f2a1b0c9d8e7f6a5b4c3d2e1f0a9b8c7d",
+        "mmproj": "mmproj-F16.gguf",
+        "fetch": "manual",
         "aliases": "[qwen3]",
         "context_size": "32768",
         "defaults": "{top_p: 0.9}",
@@ -272,8 +292,9 @@ def test_every_example_of_a_key_is_valid(kind: str) -> None:
     assert set(EXAMPLES[kind]) == {key for key, *_ in keys(model)}
     required = [name for name, field in model.model_fields.items() if field.is_required()]
     for key, value in EXAMPLES[kind].items():
-        names = dict.fromkeys([*required, key])
+        names = dict.fromkeys([*required, *ALSO.get(f"{kind}.{key}", ALSO.get(kind, ())), key])
         text = "".join(yaml_key(name, EXAMPLES[kind][name]) for name in names)
+        text = text.replace("}\nsource: {", ", ")  # parts of one table
         documents, errors = parse_file("example.yaml", text)
         assert [*errors, *validate(documents)[1]] == [], f"{kind}.{key}: {value}"
 

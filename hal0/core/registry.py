@@ -1,0 +1,134 @@
+"""The declared models, resolved: where each one's files lie, and what brings them there."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from hal0.core.documents import ManifestError
+from hal0.core.model import Source, SourceKind
+from hal0.core.modelpath import files_of, last_segment, mount_root, parts
+from hal0.core.schema import Fetch, ModelManifest, SourceManifest
+from hal0.core.validate import Located
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file of a model: where it comes from, the path that it is put at, its sha256 where that is known."""
+
+    source: Source
+    path: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What brings a model here: its files, in the order in which they are fetched."""
+
+    model: str
+    files: tuple[RemoteFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One Model manifest, resolved. Paths are absolute; ``mmproj`` and ``sha256`` are empty unless stated.
+
+    ``place`` is the manifest's ``file:line``.
+    """
+
+    name: str
+    path: str
+    source: Source = field(default_factory=Source)
+    sha256: str = ""
+    mmproj: str = ""
+    fetch: Fetch = Fetch.AUTO
+    aliases: tuple[str, ...] = ()
+    context_size: int | None = None
+    place: str = ""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that have to be there for a slot to start."""
+        return files_of(self.path, self.mmproj)
+
+    @property
+    def download(self) -> Download | None:
+        """What fetches it; None where it is put there by hand."""
+        if self.source.kind is SourceKind.FILE:
+            return None
+        paths = parts(self.path)
+        files = [RemoteFile(_part_of(self.source, at, len(paths)), path, self.sha256) for at, path in enumerate(paths)]
+        if self.mmproj and self.source.kind is SourceKind.HUB:
+            # It lies beside the model in the repository, as it does here.
+            file = posixpath.join(posixpath.dirname(self.source.file), posixpath.basename(self.mmproj))
+            source = Source(SourceKind.HUB, repo=self.source.repo, file=file, revision=self.source.revision)
+            files.append(RemoteFile(source, self.mmproj))
+        return Download(self.name, tuple(files))
+
+
+def model_spec(located: Located[ModelManifest], model_dir: str) -> ModelSpec:
+    """Return a Model manifest, resolved for a host whose models lie below ``model_dir``."""
+    own = located.manifest
+    source = _source(own.source)
+    path = posixpath.normpath(posixpath.join(model_dir, own.path or _default_path(source)))
+    return ModelSpec(
+        name=own.name,
+        path=path,
+        source=source,
+        sha256=(own.sha256 or "").lower(),
+        mmproj=_mmproj(own.mmproj, path, source, model_dir),
+        fetch=own.fetch,
+        aliases=tuple(own.aliases),
+        context_size=own.context_size,
+        place=located.source,
+    )
+
+
+def registry_errors(models: Iterable[Located[ModelManifest]], model_dir: str) -> Iterator[ManifestError]:
+    """Yield an error for each Model whose file another one fetches from elsewhere, or whose mmproj no slot can see."""
+    first: dict[str, tuple[Located[ModelManifest], ModelSpec]] = {}
+    for located in models:
+        spec = model_spec(located, model_dir)
+        other, its_own = first.setdefault(spec.path, (located, spec))
+        if (spec.source, spec.sha256) != (its_own.source, its_own.sha256):
+            where = "path" if located.manifest.path else "source"
+            yield located.error(f"its file is that of {other.source}, which has another source", where)
+        root = mount_root(spec.path, model_dir)
+        if spec.mmproj and not spec.mmproj.startswith(root.rstrip("/") + "/"):
+            hint = "a slot sees the model directory, or the folder of a model that lies elsewhere"
+            yield located.error(f"is not below {root}, where the model is", "mmproj", hint=hint)
+
+
+def _source(manifest: SourceManifest | None) -> Source:
+    if manifest is None:
+        return Source()
+    if manifest.url:
+        return Source(SourceKind.URL, url=manifest.url)
+    revision = manifest.revision or Source().revision
+    return Source(SourceKind.HUB, repo=manifest.repo or "", file=manifest.file or "", revision=revision)
+
+
+def _default_path(source: Source) -> str:
+    if source.kind is SourceKind.HUB:
+        return posixpath.join(source.repo, source.file)
+    return last_segment(source.url)
+
+
+def _mmproj(mmproj: str | None, path: str, source: Source, model_dir: str) -> str:
+    """Return the path of the vision part: beside the model where it comes from the model's repository."""
+    if not mmproj:
+        return ""
+    if source.kind is SourceKind.HUB:
+        return posixpath.join(posixpath.dirname(path), posixpath.basename(mmproj))
+    return posixpath.normpath(posixpath.join(model_dir, mmproj))
+
+
+def _part_of(source: Source, at: int, count: int) -> Source:
+    """Return where one part of a split model comes from; ``at`` counts from 0."""
+    if count == 1:
+        return source
+    if source.kind is SourceKind.HUB:
+        return Source(SourceKind.HUB, repo=source.repo, file=parts(source.file)[at], revision=source.revision)
+    before, query, after = source.url.partition("?")
+    return Source(SourceKind.URL, url=parts(before)[at] + query + after)
