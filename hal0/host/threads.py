@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def in_thread(work: Callable[[], T], limit: float) -> T:
+async def in_thread(work: Callable[[], T], limit: float | None) -> T:
     """Run blocking work in a daemon thread, which a process that ends does not wait for.
 
-    Raises ``TimeoutError`` after ``limit`` seconds and leaves the thread to its own socket timeout.
+    Raises ``TimeoutError`` after ``limit`` seconds (None: never) and leaves the thread to its own socket timeout.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -48,21 +48,30 @@ class Wire:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._raw: Any = None
-        self._is_cut = False
+        self._cut = threading.Event()
 
     def attach(self, raw: Any) -> None:
         """Take in the response once it has begun: an object with ``shutdown``."""
         with self._lock:
             self._raw = raw
-            if self._is_cut:
+            if self.is_cut:
                 _shut(raw)
 
     def cut(self) -> None:
         """End the response, now or as soon as it begins."""
         with self._lock:
-            self._is_cut = True
+            self._cut.set()
             if self._raw is not None:
                 _shut(self._raw)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether another thread wants it to end."""
+        return self._cut.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep until it is cut, so many seconds at the most; return whether it is."""
+        return self._cut.wait(seconds)
 
 
 def _shut(raw: Any) -> None:

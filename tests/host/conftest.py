@@ -9,6 +9,7 @@ import pytest
 from hal0.host.process import ProcessRuntime
 
 from .fake_systemd import Daemon, FakeSystemd
+from .file_server import FileServer, serving
 from .process_bench import QUICK
 
 if TYPE_CHECKING:
@@ -40,3 +41,16 @@ async def fake_systemd(daemon: Daemon) -> AsyncIterator[FakeSystemd]:
     await fake.serve()
     yield fake
     fake.close()
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    """A web server that has nothing yet."""
+    with serving() as files:
+        yield files
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a model is put, in a folder that is not there yet."""
+    return tmp_path / "models" / "a.gguf"
