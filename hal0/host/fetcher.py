@@ -1,0 +1,142 @@
+"""Fetches models' files: by address, or from the hub. The port's adapter; the work is done in a daemon thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hal0.core.model import Phase, Progress, Source, SourceKind
+from hal0.core.modelpath import parts
+from hal0.errors import StepFailed
+from hal0.host.threads import Wire, in_thread
+
+if TYPE_CHECKING:
+    from hal0.host.download import Limits
+    from hal0.host.webfile import Remote
+
+_EVERY_S = 0.25
+
+
+class HttpFetcher:
+    """Fetches files. However many ask for one, in however many processes, it is downloaded once: others wait for it."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits
+
+    async def fetch(self, source: Source, path: str, sha256: str, told: Callable[[Progress], None]) -> None:
+        """Do as the port says. ``told`` is called on the loop, at most four times a second, and once at the end."""
+        loop, wire = asyncio.get_running_loop(), Wire()
+
+        def pass_on(progress: Progress) -> None:
+            if not wire.is_cut:
+                told(progress)
+
+        def tell(progress: Progress) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and with it who asked
+                loop.call_soon_threadsafe(pass_on, progress)
+
+        job = _Job(source, Path(path), sha256, Meter(tell), wire, self._limits)
+        try:
+            await in_thread(job.run, None)
+        finally:
+            wire.cut()
+
+
+@dataclass
+class Meter:
+    """Passes on how far a transfer is, not more often than anyone can read it."""
+
+    tell: Callable[[Progress], None]
+    clock: Callable[[], float] = time.monotonic
+    _last: Progress | None = None
+    _due: float = 0.0
+
+    def __call__(self, done: int, total: int | None, phase: Phase) -> None:
+        """Take in a step."""
+        self._last = Progress(done, total, phase)
+        if self.clock() >= self._due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Pass on the last step, if it was not."""
+        if self._last is not None:
+            self.tell(self._last)
+            self._last, self._due = None, self.clock() + _EVERY_S
+
+
+@dataclass
+class _Job:
+    """One call of ``fetch``, in its thread. What it needs is imported there: it is slow, and seldom needed."""
+
+    source: Source
+    path: Path
+    sha256: str
+    meter: Meter
+    wire: Wire
+    limits: Limits | None
+
+    def run(self) -> None:
+        from hal0.host.download import Limits, check_room, download, is_right
+
+        limits = self.limits or Limits()
+        if is_right(self.path, self.sha256, self.meter, self.wire):
+            return
+        remote = self._remote(self.source)
+        if need := self._need_of_all():
+            check_room(self.path.parent, need, limits.reserve)
+        download(self._agreed(remote), self.path, self.meter, self.wire, limits)
+        self.meter.flush()
+
+    def _remote(self, source: Source) -> Remote:
+        from hal0.host.webfile import Remote
+
+        match source.kind:
+            case SourceKind.URL:
+                return Remote(source.url)
+            case SourceKind.HUB:
+                from hal0.host import hub
+
+                return hub.look(source).remote
+            case SourceKind.FILE:
+                raise StepFailed(f"there is no {self.path}, and no source to fetch it from", hint="Put it there.")
+
+    def _agreed(self, remote: Remote) -> Remote:
+        """Return a file with the sha256 that is wanted. Raises ``StepFailed`` where the hub has another one."""
+        if self.sha256 and remote.sha256 and self.sha256 != remote.sha256:
+            hint = "Mend the model's sha256 if that is wrong; else name the revision that has it."
+            said = f"{remote.shown} has the sha256 {remote.sha256}, not {self.sha256}"
+            raise StepFailed(f"{said}: nothing was fetched", hint=hint)
+        return replace(remote, sha256=self.sha256 or remote.sha256)
+
+    def _need_of_all(self) -> int:
+        """Return what is to come of all files of a split model: no use to begin it on a disk that can't hold it."""
+        return sum(self._need_of(source, path) for source, path in _parts_of(self.source, str(self.path)))
+
+    def _need_of(self, source: Source, path: Path) -> int:
+        from hal0.host.part import kept_of
+
+        if path.exists():
+            return 0
+        return max(0, (self._size_of(source) or 0) - kept_of(path))
+
+    def _size_of(self, source: Source) -> int | None:
+        from hal0.host.webfile import Patience, size_of
+
+        remote = self._remote(source)
+        return size_of(remote, Patience()) if source.kind is SourceKind.URL else remote.size
+
+
+def _parts_of(source: Source, path: str) -> Iterator[tuple[Source, Path]]:
+    """Yield each file of a split model with its source; none where it is one file."""
+    before, mark, query = source.url.partition("?")
+    files, urls, paths = parts(source.file), parts(before), parts(path)
+    theirs = files if source.kind is SourceKind.HUB else urls
+    if len(paths) > 1 and len(theirs) == len(paths):
+        for name, each in zip(theirs, paths, strict=True):
+            is_hub = source.kind is SourceKind.HUB
+            yield (replace(source, file=name) if is_hub else replace(source, url=name + mark + query)), Path(each)
