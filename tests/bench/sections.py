@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import lifecycle, live, planning, report, startup
+from bench import downloads, lifecycle, live, planning, report, startup
 from bench.measure import Row, Rows, Skipped
 from bench.proxy import section as proxy
 from bench.proxy.scenarios import Effort
@@ -37,6 +37,7 @@ def sections(effort: Effort) -> tuple[Section, ...]:
     return (
         Section("plan", f"Planning {planning.SLOTS:,} slots", planning.rows),
         Section("startup", "Start-up of the command line, beside a bare typer application", startup.rows),
+        Section("downloads", "A download beside curl's, and the event loop meanwhile", downloads.rows),
         Section("host", f"A real host: systemd and podman, {live.SLOTS} slots", live.rows),
         Section("lifecycle", "Wake, swap and heal: a real engine and a real model on a real host", lifecycle.rows),
         Section("proxy", "/v1 beside nginx: a proxy's core, a mock engine", partial(proxy.rows, effort)),
