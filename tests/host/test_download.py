@@ -98,6 +98,8 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(server: FileServer, path: P
     server.put(PATH, OTHER, etag=after)
     fetch(server, path)
     assert path.read_bytes() == OTHER
+    # A weak one is no condition of a range: a server would have to send all of it.
+    assert server.asked[1].condition == (None if before.startswith("W/") else before)
 
 
 def test_a_file_of_another_size_is_another_file(server: FileServer, path: Path) -> None:
@@ -174,6 +176,20 @@ def test_a_whole_half_file_needs_no_server(server: FileServer, path: Path) -> No
     fetch(server, path)
     assert path.read_bytes() == DATA
     assert server.asked == []
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_half_file_that_is_longer_than_the_whole_is_begun_anew(
+    server: FileServer, path: Path, *, is_known: bool
+) -> None:
+    server.put(PATH, DATA, cuts=[100_000])
+    known = {"sha256": sha(DATA) if is_known else ""}
+    failure(server, path, **known)
+    with half(path).open("ab") as file:
+        file.write(DATA[:250_000])
+    fetch(server, path, **known)  # type: ignore[arg-type]
+    assert path.read_bytes() == DATA
+    assert server.ranges == [None, None]
 
 
 def test_a_file_that_is_there_is_not_fetched(server: FileServer, path: Path) -> None:

@@ -17,7 +17,7 @@ from hal0.host.download import Stopped, download
 from hal0.host.threads import Wire
 from hal0.host.webfile import Remote
 
-from .downloads import DATA, PATH, QUERY, fetch, half, limits, wait_for
+from .downloads import DATA, OTHER, PATH, QUERY, fetch, half, left, limits, sha, wait_for
 from .file_server import FileServer
 
 
@@ -52,9 +52,26 @@ def test_who_waits_goes_on_where_the_other_one_failed(server: FileServer, path: 
     assert server.ranges == [None, "bytes=100000-"]
 
 
-def failing(server: FileServer, path: Path) -> None:
+def failing(server: FileServer, path: Path, **known: object) -> None:
     with pytest.raises(StepFailed):
-        fetch(server, path)
+        fetch(server, path, **known)  # type: ignore[arg-type]
+
+
+def test_who_waits_begins_anew_where_the_other_one_had_the_wrong_file(server: FileServer, path: Path) -> None:
+    gate = threading.Event()
+    server.put(PATH, OTHER, gate=gate)
+    first = threading.Thread(target=failing, args=(server, path), kwargs={"sha256": sha(DATA)})
+    first.start()
+    wait_for(lambda: half(path).exists() and half(path).stat().st_size == len(OTHER) // 2)
+
+    def tell(*_: object) -> None:
+        server.put(PATH, DATA)
+        gate.set()
+
+    download(Remote(f"{server.url}{PATH}", sha256=sha(DATA)), path, tell, Wire(), limits())
+    first.join()
+    assert path.read_bytes() == DATA
+    assert left(path) == ["a.gguf"]
 
 
 def test_who_waits_can_be_stopped(server: FileServer, path: Path) -> None:

@@ -18,6 +18,7 @@ from hal0.core.model import Phase, Progress, Source, SourceKind
 from hal0.errors import StepFailed
 from hal0.host.download import Limits
 from hal0.host.fetcher import HttpFetcher, Meter
+from hal0.host.webfile import Patience
 
 from .file_server import FileServer
 
@@ -82,9 +83,8 @@ async def test_many_who_ask_are_one_download(server: FileServer, fetcher: HttpFe
     assert len(server.ranges) == 1
 
 
-async def test_one_that_is_cancelled_ends_and_the_next_goes_on(
-    server: FileServer, fetcher: HttpFetcher, tmp_path: Path
-) -> None:
+async def test_one_that_is_cancelled_ends_and_the_next_goes_on(server: FileServer, tmp_path: Path) -> None:
+    fetcher = HttpFetcher(Limits(Patience(silence_s=3600), reserve=0))
     gate = threading.Event()
     server.put("/a.gguf", DATA, gate=gate)
     path, has_begun = str(tmp_path / "a.gguf"), asyncio.Event()
@@ -95,7 +95,8 @@ async def test_one_that_is_cancelled_ends_and_the_next_goes_on(
         await task
     assert not Path(path).exists()
     server.put("/a.gguf", DATA)  # while the first answer is still held up
-    await fetcher.fetch(at(server, "/a.gguf"), path, "", ignore)
+    async with asyncio.timeout(60):  # the first one would hold the half file for an hour
+        await fetcher.fetch(at(server, "/a.gguf"), path, "", ignore)
     gate.set()
     assert server.ranges[1] is not None
     assert Path(path).read_bytes() == DATA
@@ -108,18 +109,19 @@ async def test_a_file_without_a_source_is_not_made_up(fetcher: HttpFetcher, tmp_
     await fetcher.fetch(Source(), str(tmp_path / "a.gguf"), hashlib.sha256(DATA).hexdigest(), ignore)
 
 
-@pytest.mark.parametrize("free", [299, 300])
+@pytest.mark.parametrize(("free", "kept"), [(299, 0), (300, 0), (200, 100)])
 async def test_a_split_model_is_begun_where_all_of_it_has_room(
-    server: FileServer, fetcher: HttpFetcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
+    server: FileServer, fetcher: HttpFetcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, free: int, kept: int
 ) -> None:
     for part in (1, 2, 3):
         server.put("/" + SPLIT.format(part), DATA[:150])
     (tmp_path / SPLIT.format(2)).write_bytes(DATA[:150])
+    (tmp_path / f"{SPLIT.format(1)}.part").write_bytes(DATA[:kept])
     disk = namedtuple("disk", ["f_bavail", "f_frsize"])  # noqa: PYI024 - as os.statvfs has it
     monkeypatch.setattr(os, "statvfs", lambda _: disk(free, 1))
     path = tmp_path / SPLIT.format(1)
     fetching = fetcher.fetch(at(server, f"/{SPLIT.format(1)}?sig=1"), str(path), "", ignore)
-    if free < 300:
+    if free + kept < 300:
         with pytest.raises(StepFailed, match=r"no room .* 300 B are to come"):
             await fetching
         assert server.ranges == []

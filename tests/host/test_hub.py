@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 
 from hal0.core.model import Progress, Source, SourceKind
@@ -34,7 +34,7 @@ def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileSe
     with serving() as files:
         monkeypatch.setenv("HF_ENDPOINT", files.url)
         monkeypatch.setenv("HF_TOKEN", "tok")
-        monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
         yield files
 
 
@@ -58,7 +58,8 @@ def test_a_name_leads_to_the_file_of_a_commit(endpoint: FileServer) -> None:
     assert found.commit == COMMIT
     assert found.remote.url == endpoint.url + AT_COMMIT
     assert (found.remote.size, found.remote.sha256, found.remote.token) == (len(DATA), SHA256, "tok")
-    # One question, with the token, and not a word to anyone else.
+    # One question, with the token, and no word to anyone else.
+    assert sys.modules["huggingface_hub.constants"].HF_HUB_DISABLE_TELEMETRY
     assert [(each.method, each.path, each.token) for each in endpoint.asked] == [("HEAD", AT_MAIN, "Bearer tok")]
 
 
@@ -106,6 +107,14 @@ async def test_a_branch_that_moved_to_another_file_is_begun_anew(endpoint: FileS
     await fetcher.fetch(MODEL, str(path), "", ignore)
     assert path.read_bytes() == other
     assert endpoint.ranges == [None, None]
+
+
+async def test_the_hub_s_sha256_counts_where_the_manifest_states_none(endpoint: FileServer, tmp_path: Path) -> None:
+    endpoint.put(AT_MAIN, headers=LFS)
+    endpoint.put(AT_COMMIT, DATA[::-1])
+    with pytest.raises(StepFailed, match=f"not {SHA256}: removed"):
+        await HttpFetcher(Limits(reserve=0)).fetch(MODEL, str(tmp_path / "small.gguf"), "", ignore)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_sha256_that_the_hub_has_not_is_told_before_anything_is_fetched(
@@ -187,7 +196,7 @@ def test_a_hub_that_can_t_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_offline_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE is set" in str(failure())
 
 
