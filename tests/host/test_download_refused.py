@@ -74,7 +74,7 @@ def test_a_server_that_is_not_there(server: FileServer, path: Path) -> None:
 def test_a_server_that_falls_silent_is_not_waited_for(server: FileServer, path: Path) -> None:
     server.put(PATH, DATA, gate=threading.Event())
     error = failure(server, path, within=limits(silence=0.3))
-    assert "no answer in time; 146.5 KiB of 293.0 KiB are kept" in str(error)
+    assert "no answer in time" in str(error)
 
 
 def test_reasons_of_failed_connections_hold_no_address() -> None:
