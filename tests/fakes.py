@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.hardware import Cpu, Disk, Machine, Memory, Platform, Sample
+from hal0.core.model import Progress, Source
 from hal0.core.observed import Activity, Definition, Instance, ProbeResult, Service, SlotObservation
 from hal0.core.pools import Pool
 from hal0.core.proof import Ask, Reply
@@ -255,6 +257,40 @@ class FakeProber:
 
     async def close(self) -> None:
         return
+
+
+@dataclass
+class FakeFetcher:
+    """``Fetcher`` of files in memory: ``size`` bytes in blocks of ``block``, each once ``go`` lets it.
+
+    ``kept`` are the bytes of files that are under way, or were given up; ``begun`` tells the path of each try and the
+    bytes that it began with. With ``lost``, nothing is there in the end. A try meets the ``faults`` of its path in
+    turn, once the next block has come.
+    """
+
+    size: int = 100
+    block: int = 100
+    go: asyncio.Semaphore | None = None
+    faults: dict[str, list[Exception]] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)
+    begun: list[tuple[str, int]] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+    lost: bool = False
+
+    async def fetch(self, source: Source, path: str, sha256: str, told: Callable[[Progress], None]) -> None:
+        self.begun.append((path, self.kept.get(path, 0)))
+        self.sources.append(source)
+        while self.kept.get(path, 0) < self.size:
+            if self.go:
+                await self.go.acquire()
+            self.kept[path] = min(self.size, self.kept.get(path, 0) + self.block)
+            told(Progress(self.kept[path], self.size))
+            if self.faults.get(path):
+                raise self.faults[path].pop(0)
+        content = bytes(self.kept.pop(path, 0))
+        if not self.lost:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).write_bytes(content)
 
 
 GOOD = Reply(200)

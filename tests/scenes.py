@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fakes import FakeClock, FakeCompleter, FakeHardware, FakeHost, FakeProber, FakeRuntime
+from fakes import FakeClock, FakeCompleter, FakeFetcher, FakeHardware, FakeHost, FakeProber, FakeRuntime
 from worlds import FACTS, SEEDS, TEMPLATES
 
 from hal0.core.documents import Document, ManifestError, parse_file
@@ -30,9 +30,9 @@ from hal0.loop.news import Feed
 from hal0.loop.observe import Observer
 from hal0.loop.prove import Prover
 from hal0.loop.publish import Publisher
-from hal0.loop.pulls import Pulls
 from hal0.loop.queue import WorkQueue
 from hal0.loop.reconcile import Leave, Reconciler
+from hal0.loop.transfers import Transfers
 
 MODEL = {"model.yaml": "kind: Model\nname: m\npath: m.gguf\n"}
 _MOST_PASSES = 30
@@ -85,6 +85,7 @@ class Scene:
     prober: FakeProber = field(default_factory=FakeProber)
     hardware: FakeHardware = field(default_factory=FakeHardware)
     completer: FakeCompleter = field(default_factory=FakeCompleter)
+    fetcher: FakeFetcher = field(default_factory=FakeFetcher)
     manifests: Manifests = field(default_factory=Manifests)
     passes: int = 0
 
@@ -107,13 +108,13 @@ class Scene:
             for name in names:
                 queue.add(name)
 
-        pulls = Pulls(self.runtime, look)
+        transfers = Transfers(self.runtime, self.fetcher, self.clock, feed, look)
         prover = Prover(self.completer, demands, self.clock, queue)
         queue.add(MANIFESTS)
         return Reconciler(
             source=source,
             observer=Observer(self.runtime, self.prober, self.hardware, prover.proofs),
-            actor=Actor(self.runtime, self.store, pulls, demands, feed),
+            actor=Actor(self.runtime, self.store, transfers, demands, feed),
             store=self.store,
             clock=self.clock,
             queue=queue,
@@ -213,7 +214,7 @@ class Scene:
 
     async def close(self) -> None:
         await self.reconciler.drop_kept()
-        await self.reconciler.actor.pulls.close()
+        await self.reconciler.actor.transfers.close()
         await self.reconciler.prover.close()
         self.store.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _CHANGED = 2
 _NOT_CONVERGED = 3
+_LINE_EVERY = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class View:
         self._as_json = as_json
         self._changes = 0
         self._said: dict[str, str] = {}
+        self._told_at = -_LINE_EVERY
         self._recap: dict[str, Any] = {"slots": {}, "converged": False}
 
     def show(self, event: dict[str, Any]) -> None:
@@ -90,8 +93,17 @@ class View:
             yield from show.rollback_text(event)
         elif event["event"] == "swap":
             yield from show.swap_text(event)
+        elif event["event"] == "transfer":
+            yield from self._progress(event)
         elif (line := show.event_text(self._new(event))) is not None:
             yield line
+
+    def _progress(self, event: dict[str, Any]) -> Iterator[str]:
+        """Yield how far a model is, now and then: it is told once a second."""
+        now, end = time.monotonic(), event["done_bytes"] == event["total_bytes"]
+        if end or now - self._told_at >= _LINE_EVERY:
+            self._told_at = now
+            yield f"  {', '.join(event['slots']):<12} {event['message']}"
 
     def _new(self, event: dict[str, Any]) -> dict[str, Any]:
         """Return an event without a message that was the slot's last one, too."""

@@ -40,13 +40,14 @@ class Rival(Obstacle):
     slot: Tenant
 
 
-def place(world: World, starts: frozenset[str], pulls: frozenset[str] = frozenset()) -> Placement:
+def place(world: World, starts: frozenset[str], incomplete: frozenset[str] = frozenset()) -> Placement:
     """Return the placement. ``starts`` are the slots that a plan would start now if they were alone in the world.
 
-    ``pulls`` are those of them that wait for their image: they are told if there will be no room, and take none yet.
+    ``incomplete`` are those of them that wait for their model or image: they are told if there will be no room, and
+    take none yet.
     """
     found = tenants(world, world.wants)
-    round_ = _Round(world, found, starts, pulls, dict(world.wants))
+    round_ = _Round(world, found, starts, incomplete, dict(world.wants))
     round_.part()
     for tenant in sorted((found[name] for name in starts), key=_turn):
         if tenant.name not in round_.going:
@@ -100,7 +101,7 @@ class _Round:
     world: World
     tenants: Mapping[str, Tenant]
     starts: frozenset[str]
-    pulls: frozenset[str]
+    incomplete: frozenset[str]
     verdicts: dict[str, Verdict]
     going: set[str] = field(default_factory=set)
     coming: list[Tenant] = field(default_factory=list)
@@ -123,7 +124,7 @@ class _Round:
     def seat(self, tenant: Tenant) -> None:
         """Admit a slot that would start, or have it wait, or refuse it."""
         never = self._never(tenant)
-        obstacle = never or (None if tenant.name in self.pulls else self._obstacle(tenant))
+        obstacle = never or (None if tenant.name in self.incomplete else self._obstacle(tenant))
         if obstacle and not (tenant.is_asked_for or tenant.resident):
             self.verdicts[tenant.name] = Verdict(up=False, why=f"no request waits for it, and {obstacle.why}")
             return
@@ -285,8 +286,8 @@ class _Round:
         return [one for one in self._entrants() if self.verdicts[one.name].standing is Standing.ADMITTED]
 
     def _entrants(self) -> list[Tenant]:
-        """Return those that come first, and wait for no image."""
-        return [tenant for tenant in self.coming if tenant.name not in self.pulls]
+        """Return those that come first, and wait for no model or image."""
+        return [tenant for tenant in self.coming if tenant.name not in self.incomplete]
 
     def _exclusion(self, one: Tenant, other: Tenant) -> Ground | None:
         if one.name == other.name:

@@ -45,16 +45,16 @@ class Signs:
     """What, besides the observation, a status is derived from. ``change`` is the plan's for this slot.
 
     ``fresh``: it was looked at for this status. ``verdict``: whether it should be up now. ``overrides`` are the slot's.
-    ``pulling``: its image is on the way. ``last_lines`` are the journal's. ``replacing`` tells of its stand-in, and
-    ``no_replacement`` why the last one failed; empty where there is nothing to tell. ``trial`` is the one that is open.
-    ``claim`` is on ``pool``, which is empty where none is known.
+    ``pulling`` tells how far its model or image is, while it waits for that. ``last_lines`` are the journal's.
+    ``replacing`` tells of its stand-in, and ``no_replacement`` why the last one failed; empty where there is nothing to
+    tell. ``trial`` is the one that is open. ``claim`` is on ``pool``, which is empty where none is known.
     """
 
     change: Change | None = None
     fresh: bool = True
     verdict: Verdict = ALWAYS
     overrides: tuple[Deviation, ...] = ()
-    pulling: bool = False
+    pulling: str = ""
     attempt: Attempt | None = None
     demand: Demand | None = None
     last_lines: tuple[str, ...] = ()
@@ -153,7 +153,7 @@ def _ready(seen: SlotObservation, signs: Signs, state: SlotState) -> Condition:
     if state.is_dispatchable:
         return Condition(kind, status=not failing, reason="ProbeFailing" if failing else "ProbeUp")
     if state is SlotState.PULLING:
-        return Condition(kind, status=False, reason="Pulling", message="its image is being pulled")
+        return Condition(kind, status=False, reason="Pulling", message=signs.pulling)
     if state is SlotState.WARMING:
         return Condition(kind, status=False, reason="Loading", message="the engine is loading its model")
     if word := _PLACES.get(signs.verdict.standing):
@@ -189,7 +189,7 @@ def _reconciling(
     if signs.verdict.standing is Standing.WAITS and signs.change is not None:
         return Condition(kind, status=True, reason="WaitingForRoom", message=signs.verdict.why)
     if signs.change is not None and not is_left_alone(signs.change):
-        return Condition(kind, status=True, reason="ChangePending")
+        return Condition(kind, status=True, reason="ChangePending", message=signs.pulling)
     if signs.trial and signs.wanted:
         return Condition(kind, status=True, reason="OnTrial", message="its engine has to give a real answer")
     if signs.wanted and ready.status is not True and signs.change is None:

@@ -102,7 +102,7 @@ _NOT_PROVED = Unknown("not proved")
 class SlotObservation:
     """Everything observed of one slot.
 
-    ``image`` is the id of the local image that the slot's reference names now, ``model`` whether its file is there.
+    ``image`` is the id of the local image that the slot's reference names now, ``model`` whether its files are there.
     ``proof`` is what a real request to the engine showed, where one was made: it may be of an earlier run.
     ``gone_since`` is when the container was first missed under a service that is active, on the loop's clock. So are
     ``active_since``, when the service was first seen to run, and ``up_since``, when its engine first answered well.

@@ -44,8 +44,8 @@ def plan(world: World, *, prune_all: bool = False) -> Plan:
     """Return what to do now. ``prune_all`` allows to remove more than half of the slots."""
     wished = {name: change for name in world.desired.slots if (change := _own(world, name))}
     starts = frozenset(name for name, change in wished.items() if change.has(StepKind.START))
-    pulls = frozenset(name for name in starts if wished[name].has(StepKind.PULL))
-    placement = place(world, starts, pulls)
+    incomplete = frozenset(name for name in starts if wished[name].awaits)
+    placement = place(world, starts, incomplete)
     kept = (_placed(world, name, wished.get(name), placement.verdicts[name]) for name in world.desired.slots)
     beside = (_beside(world, found, placement.verdicts[name]) for name, found in world.replacing.items())
     changes = (*(_claimed(world, change) for change in (*kept, *beside) if change), *pruned(world, prune_all=prune_all))
@@ -97,8 +97,8 @@ def _own(world: World, name: str) -> Change | None:
     change, found = _wished(world, name, world.wants[name]), world.replacing.get(name)
     if change is None or found is None or not change.stops:
         return change
-    if world.observed.slot(name).model == Known(value=False):
-        return _without_model(world.desired.slots[name])
+    if world.observed.slot(name).model == Known(value=False) and not change.has(StepKind.FETCH):
+        return _without_model(world, world.desired.slots[name])
     if not found.leaves_own:
         return replace(change, reasons=(*change.reasons, found.reason))
     if attempt := held_try(world, found):
@@ -123,8 +123,8 @@ def _change(world: World, slot: DesiredSlot, seen: SlotObservation, verdict: Ver
     if refusal := foreign(name, seen):
         return Change(name, Action.REFUSE, (Reason(refusal, "", ""),))
     service = seen.service.value
-    if verdict.up and seen.model == Known(value=False) and not (service and service.activity is Activity.ACTIVE):
-        return _without_model(slot)
+    if verdict.up and world.lacks_model(slot.spec, seen) and not (service and service.activity is Activity.ACTIVE):
+        return _without_model(world, slot)
     before = seen.definition.value.text if seen.definition.value else None
     written = definition_reasons(slot, before, world.applied(name))
     if not written and service and service.load in _UNUSABLE:
@@ -148,8 +148,9 @@ def _change(world: World, slot: DesiredSlot, seen: SlotObservation, verdict: Ver
     return Change(name, _action(before, written, verdict, moved), reasons, steps, path, before, after)
 
 
-def _without_model(slot: DesiredSlot) -> Change:
-    return Change(slot.spec.key, Action.REFUSE, (Reason(f"ModelMissing: there is no {slot.spec.model_path}", "", ""),))
+def _without_model(world: World, slot: DesiredSlot) -> Change:
+    why = f"ModelMissing: there is no {slot.spec.model_path} ({world.desired.mend(slot.spec)})"
+    return Change(slot.spec.key, Action.REFUSE, (Reason(why, "", ""),))
 
 
 def definition_name(slot: DesiredSlot) -> str:
@@ -173,8 +174,10 @@ def _steps(
     replaced = write and _is_replaced(slot, seen)
     stop = is_up and (move or replaced)
     start = verdict.up and (move or replaced or not is_up)
+    download = world.desired.download(slot.spec) if start and seen.model == Known(value=False) else None
     pull = start and bool(slot.spec.image) and isinstance(seen.image, Known) and seen.image.value is None
     steps = [
+        (download is not None, Step(StepKind.FETCH, name, download=download)),
         (pull, Step(StepKind.PULL, name, slot.spec.image)),
         (stop and world.serving(name) > 0 and not world.is_wedged(name), Step(StepKind.DRAIN, name)),
         (stop, Step(StepKind.STOP, name)),

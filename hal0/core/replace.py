@@ -101,7 +101,7 @@ def engine_signs(world: World, engine: str) -> Signs:
     return Signs(
         fresh=world.observed.fresh is None or engine in world.observed.fresh,
         verdict=world.wants.get(name, UNDECLARED),
-        pulling=engine in world.pulling,
+        pulling=world.pulling.get(engine, ""),
         attempt=world.attempts.get(engine),
         demand=world.demand.get(name),
         now=world.now,

@@ -228,6 +228,8 @@ class ModelManifest(Strict):
             raise ValueError("path: is required, unless `source` says where the model comes from")
         if not (self.path or self.source_file):
             raise ValueError("path: is required where the address of `source` ends without the name of a file")
+        if self.mmproj and self.source and self.source.url:
+            raise ValueError("mmproj: comes from a repository, and this model from an address: put both there by hand")
         counts = [len(parts(name)) for name in (self.path, self.source_file) if name]
         if len(set(counts)) > 1:
             raise ValueError(f"path: the source has {counts[1]} files, and this names {counts[0]}")

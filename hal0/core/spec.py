@@ -11,8 +11,8 @@ from hal0.core.breaker import BreakerPolicy
 from hal0.core.definition import digest
 from hal0.core.documents import ManifestError
 from hal0.core.modelpath import files_of
-from hal0.core.registry import ModelSpec
-from hal0.core.schema import Abort, Device, DriftPolicy, Engine, Replace, RunPolicy, SlotType, UpstreamApi
+from hal0.core.registry import Download, ModelSpec
+from hal0.core.schema import Abort, Device, DriftPolicy, Engine, Fetch, Replace, RunPolicy, SlotType, UpstreamApi
 from hal0.core.secretref import SecretRef
 from hal0.core.trial import Rejection
 
@@ -251,6 +251,23 @@ class Desired:
     problems: tuple[ManifestError, ...] = ()
     upstreams: Mapping[str, UpstreamSpec] = field(default_factory=dict)
     registry: Mapping[str, ModelSpec] = field(default_factory=dict)
+
+    def download(self, spec: SlotSpec) -> Download | None:
+        """Return what fetches all files of a spec's model without being asked; None where a person has to bring it."""
+        model = self._model_of(spec)
+        return model.download if model and model.fetch is Fetch.AUTO else None
+
+    def mend(self, spec: SlotSpec) -> str:
+        """Return what a person can do about a model that is not there and is not fetched by itself."""
+        model = self._model_of(spec)
+        if model and model.download:
+            return f"hal0 model pull {model.name}"
+        return f"put the file there, or give Model {spec.model} a source"
+
+    def _model_of(self, spec: SlotSpec) -> ModelSpec | None:
+        """Return the Model that a spec was made of; None where it is gone, or is of other files by now."""
+        model = self.registry.get(spec.model)
+        return model if model and model.files == spec.model_files else None
 
     @property
     def content(self) -> str:

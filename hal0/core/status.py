@@ -116,6 +116,8 @@ class SlotStatus:
             said = [self.condition(kind).message for kind in (ConditionType.RUNNING, ConditionType.READY)]
             if any(said):
                 return "; ".join(filter(None, said))
+        if self.state is SlotState.PULLING and not self.condition(ConditionType.STALLED).status:
+            return self.condition(ConditionType.READY).message
         order = (ConditionType.STALLED, ConditionType.ACCEPTED, ConditionType.SYNCED, ConditionType.READY)
         for kind in order:
             condition = self.condition(kind)

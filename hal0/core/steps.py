@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
+from typing import TypeAlias
 
 from hal0.core.engines import is_stand_in, slot_of
 from hal0.core.override import Deviation
 from hal0.core.pools import Claim
+from hal0.core.registry import Download
 from hal0.core.schedule import Placement
 from hal0.core.trial import Rejection
 
@@ -34,24 +36,38 @@ class Action(StrEnum):
 class StepKind(IntEnum):
     """The kinds of steps, in the order in which a plan runs them."""
 
-    PULL = 1
-    DRAIN = 2
-    STOP = 3
-    WRITE = 4
-    REMOVE = 5
-    RELOAD = 6
-    RESET_FAILED = 7
-    START = 8
-    FORGET = 9
+    FETCH = 1
+    PULL = 2
+    DRAIN = 3
+    STOP = 4
+    WRITE = 5
+    REMOVE = 6
+    RELOAD = 7
+    RESET_FAILED = 8
+    START = 9
+    FORGET = 10
+
+
+Wanted: TypeAlias = str | Download
+"""What a transfer brings: an image, by its reference, or a model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One act on the host. ``payload`` is a pull's image or a write's text; ``slot`` is empty for a reload."""
+    """One act on the host. ``payload`` is a pull's image or a write's text; ``slot`` is empty for a reload.
+
+    ``download`` is what a fetch brings.
+    """
 
     kind: StepKind
     slot: str = ""
     payload: str = field(default="", repr=False)
+    download: Download | None = field(default=None, repr=False)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What a fetch or a pull brings."""
+        return self.download or self.payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +119,11 @@ class Change:
     def stops(self) -> bool:
         """Whether the slot's engine goes down on the way."""
         return self.has(StepKind.STOP)
+
+    @property
+    def awaits(self) -> Wanted | None:
+        """What it begins with bringing here; None where that is all there."""
+        return next((step.wanted for step in self.steps if step.kind in {StepKind.FETCH, StepKind.PULL}), None)
 
     def has(self, kind: StepKind) -> bool:
         """Return whether one of its steps is of a kind."""

@@ -11,6 +11,7 @@ from hal0.core.schedule import PoolView, Verdict
 from hal0.core.spec import unit_name
 from hal0.core.status import SlotStatus, Snapshot
 from hal0.core.steps import Change, Plan, Reason
+from hal0.core.transfer import Transfer
 from hal0.core.trial import Rejection, Trial
 
 VERSION = 1
@@ -188,6 +189,19 @@ def change_json(change: Change) -> Json:
 def reason_json(reason: Reason) -> Json:
     """Return one reason: a field with what it was and what it becomes."""
     return {"field": reason.field, "before": reason.before, "after": reason.after, "drift": reason.drift}
+
+
+def transfer_json(transfer: Transfer) -> Json:
+    """Return how far a model is on its way: bytes of the file at hand, and bytes a second; null where not known."""
+    return {
+        "model": transfer.model,
+        "phase": "queued" if transfer.queued else transfer.progress.phase.value,
+        "file": transfer.file,
+        "files": transfer.files,
+        "done_bytes": transfer.progress.done,
+        "total_bytes": transfer.progress.total,
+        "rate": None if transfer.rate is None else round(transfer.rate),
+    }
 
 
 def problem_json(problem: ManifestError) -> Json:

@@ -8,8 +8,8 @@ from functools import cached_property
 
 from hal0.core.backoff import Attempt
 from hal0.core.engines import slot_of
-from hal0.core.facts import Fact
-from hal0.core.observed import Observed
+from hal0.core.facts import Fact, Known
+from hal0.core.observed import Observed, SlotObservation
 from hal0.core.override import UP, Aspect, Override, of_aspect
 from hal0.core.phase import Phase
 from hal0.core.pools import Claim, Pool, stated_pools
@@ -28,8 +28,9 @@ class World:
 
     ``claims`` are what slots claim of ``pools`` as they are declared, ``held`` what engines do as they were last
     applied. ``busy`` engines are in a batch under way, or were and have not been looked at since; ``stopping`` ones are
-    only stopped by it; ``pulling`` ones wait for their image; ``phases`` tell how far each is. ``stand_ins`` are the
-    specs last applied to stand-ins, by their keys. ``replacing`` tells how engines are replaced, by slot.
+    only stopped by it; ``pulling`` tells how far a model or image is that an engine waits for; ``phases`` tell how far
+    each is. ``stand_ins`` are the specs last applied to stand-ins, by their keys. ``replacing`` tells how engines are
+    replaced, by slot.
     """
 
     desired: Desired
@@ -45,7 +46,7 @@ class World:
     held: Mapping[str, Claim] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
     stopping: frozenset[str] = frozenset()
-    pulling: frozenset[str] = frozenset()
+    pulling: Mapping[str, str] = field(default_factory=dict)
     stand_ins: Mapping[str, SlotSpec] = field(default_factory=dict)
     phases: Mapping[str, Phase] = field(default_factory=dict)
     replacing: Mapping[str, Replacement] = field(default_factory=dict)
@@ -90,6 +91,10 @@ class World:
     def candidates(self) -> tuple[Candidate, ...]:
         """The engines that have to answer a real request before others are replaced by them."""
         return tuple(candidate for found in self.replacing.values() for candidate in found.candidates)
+
+    def lacks_model(self, spec: SlotSpec, seen: SlotObservation) -> bool:
+        """Return whether a spec's model is known not to be here, and nothing fetches it."""
+        return seen.model == Known(value=False) and self.desired.download(spec) is None
 
     def serving(self, engine: str) -> int:
         """Return how many requests are being answered by an engine, that its stop should wait for."""

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from hal0.core.facts import Fact, Known, Unknown
+
+
+def are_files(paths: Iterable[str]) -> Fact[bool]:
+    """Return whether all files of a model are there; one that is known to be missing decides."""
+    found = [is_file(path) for path in paths]
+    if Known(value=False) in found:
+        return Known(value=False)
+    return next((fact for fact in found if isinstance(fact, Unknown)), Known(value=True))
 
 
 def is_file(path: str) -> Fact[bool]:

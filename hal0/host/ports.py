@@ -121,6 +121,7 @@ class Fetcher(Protocol):
 
         Returns when it is there and right. Raises ``StepFailed``, which says what is wrong and what to do; what was
         fetched is kept beside ``path`` for the next try, and nothing is at ``path``. Cancelling it stops the transfer.
+        ``told`` is called on the loop, a few times a second at the most.
         """
 
 

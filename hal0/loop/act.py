@@ -19,7 +19,7 @@ from hal0.host.ports import Runtime
 from hal0.host.store import Store
 from hal0.loop.demand import Demands
 from hal0.loop.news import Feed, Outcome, StepNews
-from hal0.loop.pulls import Pulls
+from hal0.loop.transfers import Transfers
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Actor:
 
     runtime: Runtime
     store: Store
-    pulls: Pulls
+    transfers: Transfers
     demands: Demands
     feed: Feed
 
@@ -83,8 +83,8 @@ class _Batch:
     async def _do(self, step: Step) -> None:
         runtime, store = self.actor.runtime, self.actor.store
         match step.kind:
-            case StepKind.PULL:
-                self.actor.pulls.need(step.payload, step.slot)
+            case StepKind.FETCH | StepKind.PULL:
+                self.actor.transfers.need(step.wanted, step.slot)
             case StepKind.DRAIN:
                 await self.actor.demands.drain(step.slot, self._patience(step.slot))
             case StepKind.STOP:

@@ -22,7 +22,7 @@ from hal0.core.why import Rule
 from hal0.core.wire import Json
 from hal0.errors import Conflict, HostUnreachable, NotFound, UsageError
 from hal0.host.ledger import Act
-from hal0.host.models import is_file
+from hal0.host.models import are_files
 from hal0.loop import operations
 from hal0.loop.operations import ApplyRequest
 from hal0.loop.reconcile import Leave, Reconciler
@@ -174,9 +174,8 @@ async def _model(reconciler: Reconciler, request: ActRequest, slot: DesiredSlot)
         raise Conflict(f"the manifest of slot {request.slot} has errors, and its last good spec stays", hint=hint)
     changed = await reconciler.source.with_models({request.slot: models[request.model]})
     spec = changed.slots.get(request.slot, slot).spec
-    if is_file(spec.model_path) == Known(value=False):
-        hint = "put the file there, or correct the Model manifest"
-        raise UsageError(f"ModelMissing: there is no {spec.model_path}", hint=hint)
+    if are_files(spec.model_files) == Known(value=False) and changed.download(spec) is None:
+        raise UsageError(f"ModelMissing: there is no {spec.model_path}", hint=changed.mend(spec))
     await _check_size(reconciler, spec)
     return models[request.model]
 

@@ -13,6 +13,7 @@ from hal0.core.spec import RuntimeName
 from hal0.errors import UsageError
 from hal0.host.clock import SystemClock
 from hal0.host.completer import HttpCompleter
+from hal0.host.fetcher import HttpFetcher
 from hal0.host.hardware import HostHardware
 from hal0.host.manifests import ManifestRoot
 from hal0.host.ports import Clock, Prober, Runtime
@@ -29,9 +30,9 @@ from hal0.loop.news import Feed
 from hal0.loop.observe import Observer
 from hal0.loop.prove import Prover
 from hal0.loop.publish import Publisher
-from hal0.loop.pulls import Pulls
 from hal0.loop.queue import WorkQueue
 from hal0.loop.reconcile import Reconciler
+from hal0.loop.transfers import Transfers
 
 RuntimeChoice = Literal["auto", "systemd", "process"]
 
@@ -92,12 +93,12 @@ def make_reconciler(settings: Settings, store: Store, runtime: Runtime, prober: 
         for slot in slots:
             queue.add(slot)
 
-    pulls, demands = Pulls(runtime, look), Demands(queue, clock)
+    transfers, demands = Transfers(runtime, HttpFetcher(), clock, feed, look), Demands(queue, clock)
     prover = Prover(HttpCompleter(), demands, clock, queue)
     return Reconciler(
         source=source,
         observer=Observer(runtime, prober, make_hardware(settings, clock), prover.proofs),
-        actor=Actor(runtime, store, pulls, demands, feed),
+        actor=Actor(runtime, store, transfers, demands, feed),
         store=store,
         clock=clock,
         queue=queue,

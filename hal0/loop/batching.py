@@ -65,18 +65,20 @@ class Batches:
         begun = replace(current, changes=changes)
         if mistakes := "; ".join(faults(begun)):
             raise AssertionError(f"the planner made a mistake: {mistakes}")
-        self.recorder.record([change for change in changes if not _pulled_image(change)], begun.placement, desired)
+        self.recorder.record([change for change in changes if not change.awaits], begun.placement, desired)
         self.busy |= {change.slot for change in changes}
         self.stopping |= {change.slot for change in changes if change.stops and not change.has(StepKind.START)}
-        self.demands.close(change.slot for change in changes if change.stops)
+        self.demands.close(change.slot for change in changes if change.stops and not change.awaits)
         for batch in batches(begun, {change.slot: self._ports(change.slot, specs) for change in changes}):
             task = asyncio.create_task(self._batch(batch, desired, specs))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     def _is_held_up(self, change: Change, specs: Mapping[str, SlotSpec]) -> bool:
-        """Return whether a batch works on a slot, or did since the look; or has its port; or its pull goes on."""
-        if change.slot in self.touched or self.actor.pulls.is_waiting(change.slot, _pulled_image(change)):
+        """Return whether a batch works on a slot, or did since the look; or has its port; or it waits for files."""
+        if change.slot in self.touched:
+            return True
+        if change.awaits and self.actor.transfers.is_waiting(change.slot, change.awaits):
             return True
         held = frozenset[int]().union(*(self._ports(engine, specs) for engine in self.busy))
         return bool(held & self._ports(change.slot, specs))
@@ -122,8 +124,3 @@ class Batches:
                 self.counts.evictions[change.slot, verdict.ground] += 1
         if not halted:
             self.store.note_apply(self.clock.wall())
-
-
-def _pulled_image(change: Change) -> str:
-    """Return the image that a change begins with pulling; empty where it is there."""
-    return next((step.payload for step in change.steps if step.kind is StepKind.PULL), "")

@@ -58,9 +58,9 @@ async def running(
 
 
 async def _wind_up(reconciler: Reconciler, runtime: Runtime, *, stop_children: bool) -> None:
-    """End what is under way: pulls and proofs are given up, batches come to their end."""
+    """End what is under way: transfers and proofs are given up, batches come to their end."""
     await reconciler.drop_kept()
-    await reconciler.actor.pulls.close()
+    await reconciler.actor.transfers.close()
     await reconciler.prover.close()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(reconciler.batches.settle(), _STOP_PATIENCE)

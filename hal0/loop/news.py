@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
+from hal0.core.transfer import Transfer
+
 _BACKLOG = 1000
 
 
@@ -58,7 +60,15 @@ class LoadNews:
     seconds: float
 
 
-News: TypeAlias = StepNews | StateNews | PassNews | LoadNews
+@dataclass(frozen=True, slots=True)
+class TransferNews:
+    """A model has come further on its way here; ``slots`` wait for it."""
+
+    transfer: Transfer
+    slots: tuple[str, ...]
+
+
+News: TypeAlias = StepNews | StateNews | PassNews | LoadNews | TransferNews
 
 
 @dataclass

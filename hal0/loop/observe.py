@@ -11,7 +11,7 @@ from hal0.core.observed import Activity, Observed, ProbeResult, SlotObservation,
 from hal0.core.pools import Pool
 from hal0.core.proof import Proof
 from hal0.core.spec import Desired, SlotSpec
-from hal0.host.models import is_file
+from hal0.host.models import are_files
 from hal0.host.ports import Hardware, Prober, Runtime
 
 _NEVER_SEEN = unobserved("not observed yet")
@@ -76,8 +76,8 @@ class Observer:
         return replace(seen, proof=Known(self.proofs[name])) if name in self.proofs else seen
 
     def _with_models(self, desired: Desired, fresh: dict[str, SlotObservation]) -> dict[str, SlotObservation]:
-        models = {name: slot.spec.model_path for name, slot in desired.slots.items() if name in fresh}
-        return fresh | {name: replace(fresh[name], model=is_file(path)) for name, path in models.items()}
+        models = {name: slot.spec.model_files for name, slot in desired.slots.items() if name in fresh}
+        return fresh | {name: replace(fresh[name], model=are_files(paths)) for name, paths in models.items()}
 
     async def _probed(
         self,

@@ -12,11 +12,11 @@ from hal0.core.engines import slot_of
 from hal0.core.status import SlotStatus
 from hal0.core.steps import Plan
 from hal0.core.validate import did_you_mean
-from hal0.core.wire import Json, plan_json, slot_detail_json, snapshot_json
+from hal0.core.wire import Json, plan_json, slot_detail_json, snapshot_json, transfer_json
 from hal0.errors import NotFound, UsageError
 from hal0.host.ports import MANIFESTS
 from hal0.loop.history import Asked
-from hal0.loop.news import LoadNews, News, Outcome, PassNews, StateNews, StepNews
+from hal0.loop.news import LoadNews, News, Outcome, PassNews, StateNews, StepNews, TransferNews
 from hal0.loop.reconcile import Leave, Reconciler
 
 
@@ -159,7 +159,11 @@ class _Watch:
 
     def note(self, item: News) -> Json | None:
         """Count one piece of news; return the event that a progress view shows."""
-        if isinstance(item, PassNews | LoadNews) or not self._is_ours(slot_of(item.slot)):
+        if isinstance(item, PassNews | LoadNews):
+            return None
+        if isinstance(item, TransferNews):
+            return transfer_event(item) if any(self._is_ours(slot_of(engine)) for engine in item.slots) else None
+        if not self._is_ours(slot_of(item.slot)):
             return None
         if isinstance(item, StateNews):
             return {"event": "state", "slot": item.slot, "state": item.after, "message": item.message}
@@ -224,6 +228,12 @@ class _Watch:
             self.skipped[slot] = self.skipped.get(slot, 0) + 1
         elif item.outcome is Outcome.FAILED:
             self.failed[slot] = f"{item.step}: {item.message}"
+
+
+def transfer_event(news: TransferNews) -> Json:
+    """Return how far a model is on its way, as an event."""
+    slots = sorted({slot_of(engine) for engine in news.slots})
+    return {"event": "transfer", "slots": slots, "message": str(news.transfer), **transfer_json(news.transfer)}
 
 
 def _said(*sentences: str) -> str:

@@ -165,6 +165,7 @@ class Reconciler:
         desired = await self.source.load()
         if not desired.problems:  # else a slot may be among them only because nothing is removed now
             self.store.drop_deletions(desired.slots)
+            self.actor.transfers.keep([model.download for model in desired.registry.values() if model.download])
         if desired is not self.desired:
             self.store.set_generation(desired.generation, desired.content)
             self.desired = desired
@@ -224,7 +225,7 @@ class Reconciler:
             busy=self.batches.touched,
             stopping=frozenset(self.batches.stopping),
             stand_ins=store.stand_ins,
-            pulling=self.actor.pulls.waiting,
+            pulling=self.actor.transfers.waiting,
         )
         world = replace(world, phases=phases(world, self.snapshot.phases))
         return replace(world, replacing=replacements(world, lambda spec: self.source.rendered(spec, wanted)))

@@ -33,7 +33,7 @@ class Recorder:
     def record(self, changes: Iterable[Change], placement: Placement, desired: Desired) -> None:
         """Keep and log what is being done and why: a healed drift must not go unnoticed.
 
-        A change that first pulls an image comes again when the image is there, and is recorded then.
+        A change that waits for its model or image comes again when that is there, and is recorded then.
         """
         acts = []
         for change in changes:

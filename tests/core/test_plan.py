@@ -287,7 +287,9 @@ def test_a_missing_model_is_refused_before_anything_is_started() -> None:
     wanted = desired(slots("chat"))
     seen = replace(FakeHost().observe("chat", ""), model=Known(value=False))
     change = only_change(plan(World(wanted, Observed({"chat": seen}))))
-    assert change.reasons[0].field == "ModelMissing: there is no /models/m.gguf"
+    assert change.reasons[0].field == (
+        "ModelMissing: there is no /models/m.gguf (put the file there, or give Model m a source)"
+    )
 
 
 def test_a_slot_whose_manifest_is_gone_is_stopped_removed_and_forgotten() -> None:
@@ -569,3 +571,52 @@ def test_the_definition_on_disk_is_what_the_diff_starts_from() -> None:
     change = only_change(plan(world(host, wanted)))
     assert "-  --privileged" in change.diff()
     assert change.path.endswith("50-hal0.conf")
+
+
+# Models that are fetched.
+
+FETCHED = "kind: Model\nname: m\nsource: {repo: org/repo, file: m.gguf}\n"
+
+
+def without_model(wanted: Desired, host: FakeHost) -> World:
+    """Return a world whose model files are not there."""
+    found = world(host, wanted)
+    slots_seen = {name: replace(seen, model=Known(value=False)) for name, seen in found.observed.slots.items()}
+    return replace(found, observed=replace(found.observed, slots=slots_seen))
+
+
+def test_a_model_that_has_a_source_is_fetched_before_anything_is_started() -> None:
+    wanted = desired(slots("chat").replace(MODEL, FETCHED))
+    change = only_change(plan(without_model(wanted, FakeHost())))
+    assert kinds(change) == [
+        StepKind.FETCH, StepKind.PULL, StepKind.WRITE, StepKind.RELOAD, StepKind.RESET_FAILED, StepKind.START,
+    ]  # fmt: skip
+    assert change.awaits == wanted.registry["m"].download
+    assert list(faults(plan(without_model(wanted, FakeHost())))) == []
+
+
+def test_a_model_that_is_fetched_by_hand_is_refused_with_the_command() -> None:
+    wanted = desired(slots("chat").replace(MODEL, FETCHED + "fetch: manual\n"))
+    change = only_change(plan(without_model(wanted, FakeHost())))
+    assert change.action is Action.REFUSE
+    assert change.reasons[0].field == "ModelMissing: there is no /models/org/repo/m.gguf (hal0 model pull m)"
+
+
+def test_a_slot_that_runs_is_left_alone_whatever_becomes_of_its_file() -> None:
+    wanted = desired(slots("chat").replace(MODEL, FETCHED))
+    assert plan(without_model(wanted, applied(wanted))).is_empty
+
+
+def test_a_running_engine_is_not_stopped_before_the_model_of_the_next_one_is_there() -> None:
+    text = slots("chat").replace(MODEL, FETCHED)
+    host = applied(desired(text))
+    change = only_change(plan(without_model(desired(text.replace("m.gguf", "n.gguf")), host)))
+    assert kinds(change)[:2] == [StepKind.FETCH, StepKind.STOP]
+
+
+def test_a_last_good_spec_of_other_files_is_not_fetched_from_the_new_source() -> None:
+    before = desired(slots("chat"))
+    broken = slots("chat").replace(MODEL, FETCHED) + "---\nkind: Slot\nname: bad\n"
+    wanted = desired(broken.replace("name: chat", "name: chat\nport: nothing"), before=before)
+    change = only_change(plan(without_model(wanted, FakeHost())))
+    assert change.reasons[0].field.startswith("ModelMissing: there is no /models/m.gguf (put the file there")

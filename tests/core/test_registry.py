@@ -82,6 +82,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"path": "m.gguf", "sha256": "abc"}, "sha256: 'abc' does not fit"),
     ({"path": "m-00001-of-00002.gguf", "sha256": SHA}, "sha256: each part of a split model"),
     ({"path": "m.gguf", "source": {"repo": "a/b", "file": "m-00001-of-00003.gguf"}}, "path: the source has 3 files"),
+    ({"source": {"url": "https://x/m.gguf"}, "mmproj": "mm.gguf"}, "mmproj: comes from a repository"),
     ({"path": "m.gguf", "fetch": "always"}, "fetch: 'always' is not one of auto, manual"),
     ({"path": "/srv/m.gguf", "mmproj": "mm.gguf"}, "mmproj: is not below /srv"),
 ]

@@ -84,7 +84,7 @@ def planned(observation: SlotObservation, wanted: Desired = WANTED) -> Signs:
     [
         (seen(None), Signs(), SlotState.OFFLINE),
         (seen(Activity.INACTIVE), Signs(), SlotState.OFFLINE),
-        (seen(Activity.INACTIVE), Signs(pulling=True), SlotState.PULLING),
+        (seen(Activity.INACTIVE), Signs(pulling="its image is being pulled"), SlotState.PULLING),
         (seen(Activity.INACTIVE), Signs(attempt=TRIED), SlotState.ERROR),
         (seen(Activity.INACTIVE), Signs(attempt=TRIED, verdict=DOWN), SlotState.OFFLINE),
         (seen(Activity.INACTIVE), Signs(attempt=replace(TRIED, error="")), SlotState.OFFLINE),
@@ -100,7 +100,7 @@ def planned(observation: SlotObservation, wanted: Desired = WANTED) -> Signs:
         (seen(Activity.ACTIVE, UP), Signs(demand=Demand(0.0), now=1e9), SlotState.IDLE),
         (seen(Activity.DEACTIVATING), Signs(), SlotState.UNLOADING),
         (seen(Activity.FAILED), Signs(), SlotState.ERROR),
-        (seen(Activity.FAILED), Signs(pulling=True), SlotState.PULLING),
+        (seen(Activity.FAILED), Signs(pulling="its image is being pulled"), SlotState.PULLING),
         (unobserved("the bus is gone"), Signs(), SlotState.OFFLINE),
     ],
 )
@@ -373,7 +373,7 @@ def test_a_missing_model_is_a_refusal_of_the_planner() -> None:
 
 
 def test_a_slot_whose_image_is_pulled_says_so() -> None:
-    found = of(seen(Activity.INACTIVE), Signs(pulling=True))
+    found = of(seen(Activity.INACTIVE), Signs(pulling="its image is being pulled"))
     assert condition(found, READY) == (False, "Pulling")
     assert found.message == "its image is being pulled"
 
@@ -508,7 +508,7 @@ def passes(draw: st.DrawFn) -> list[tuple[SlotObservation, Signs]]:
             change=change,
             fresh=draw(st.booleans()),
             verdict=draw(st.sampled_from([ALWAYS, DOWN])),
-            pulling=draw(st.booleans()),
+            pulling=draw(st.sampled_from(["", "fetching m"])),
             attempt=draw(ATTEMPTS),
             demand=draw(DEMANDS),
             last_lines=tuple(draw(st.lists(st.text(max_size=3), max_size=2))),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fakes import FakeClock, FakeRuntime
+from fakes import FakeClock, FakeFetcher, FakeRuntime
 from scenes import calm
 from worlds import desired, slots
 
@@ -16,8 +16,8 @@ from hal0.host.store import Store
 from hal0.loop.act import Actor, Halt
 from hal0.loop.demand import Demands
 from hal0.loop.news import Feed, Outcome, StepNews
-from hal0.loop.pulls import Pulls
 from hal0.loop.queue import WorkQueue
+from hal0.loop.transfers import Transfers
 
 SPECS = {name: slot.spec for name, slot in desired(slots("a", "b", "c")).slots.items()}
 TEXTS = {name: slot.body for name, slot in desired(slots("a", "b", "c")).slots.items()}
@@ -32,10 +32,10 @@ class Bench:
 
     async def act(self, **steps: tuple[StepKind, ...]) -> dict[str, Halt]:
         """Run some steps of some slots."""
-        pulls = Pulls(self.runtime, lambda _: None)
+        transfers = Transfers(self.runtime, FakeFetcher(), FakeClock(), self.feed, lambda _: None)
         demands = Demands(WorkQueue(), FakeClock())
-        found = await Actor(self.runtime, self.store, pulls, demands, self.feed).act(planned(**steps), SPECS)
-        await pulls.close()
+        found = await Actor(self.runtime, self.store, transfers, demands, self.feed).act(planned(**steps), SPECS)
+        await transfers.close()
         return found
 
 
