@@ -15,6 +15,7 @@ from hal0.core.explain import endpoint_of, explain
 from hal0.core.routes import routes
 from hal0.core.wire import Json
 from hal0.errors import UsageError
+from hal0.host.lock import host_lock
 from hal0.loop import operations
 from hal0.loop.assembly import RuntimeChoice, Settings, make_reconciler, make_runtime, open_host, open_store
 from hal0.loop.history import history_json
@@ -63,6 +64,15 @@ async def looking(options: Options) -> AsyncIterator[Reconciler]:
     """Open the host for a look: what is derived is written nowhere."""
     found = settings(options.path, options.runtime, options.scope)
     with open_store(found, read_only=True) as store:
+        async with open_host(found) as (runtime, prober):
+            yield make_reconciler(found, store, runtime, prober)
+
+
+@asynccontextmanager
+async def owning(options: Options) -> AsyncIterator[Reconciler]:
+    """Open the host as ``looking`` does, once no other hal0 acts on it; what is learned of files is kept."""
+    found = settings(options.path, options.runtime, options.scope)
+    with host_lock(found.scope.state_dir, patience=_LOCK_PATIENCE), open_store(found) as store:
         async with open_host(found) as (runtime, prober):
             yield make_reconciler(found, store, runtime, prober)
 

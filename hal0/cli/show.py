@@ -227,8 +227,9 @@ def hint(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Say what is going on, beside what the command prints."""
+    """Say how far something is, beside the output."""
     sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def warn(text: str) -> None:

@@ -25,6 +25,23 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What a model's file says of itself to a reader; what it does not say is empty, or None.
+
+    ``parameters`` are counted in its tensors. ``kind`` is ``model``, or what else a file may hold: ``mmproj``,
+    ``adapter``.
+    """
+
+    architecture: str = ""
+    title: str = ""
+    kind: str = "model"
+    parameters: int | None = None
+    quantization: str = ""
+    context_length: int | None = None
+    chat_template: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFile:
     """A model on disk: the bytes of all its parts, and what its header says."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from hal0.core.documents import ManifestError
+from hal0.core.model import Source, SourceKind
 from hal0.core.override import Deviation
 from hal0.core.pools import Claim
 from hal0.core.schedule import PoolView, Verdict
@@ -189,6 +190,16 @@ def change_json(change: Change) -> Json:
 def reason_json(reason: Reason) -> Json:
     """Return one reason: a field with what it was and what it becomes."""
     return {"field": reason.field, "before": reason.before, "after": reason.after, "drift": reason.drift}
+
+
+def source_json(source: Source) -> Json | None:
+    """Return where a model comes from, as its manifest says it; None where it is put there by hand."""
+    match source.kind:
+        case SourceKind.URL:
+            return {"url": source.url.partition("?")[0]}  # what follows may be a key
+        case SourceKind.HUB:
+            return {"repo": source.repo, "file": source.file, "revision": source.revision}
+    return None
 
 
 def transfer_json(transfer: Transfer) -> Json:

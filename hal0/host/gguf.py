@@ -5,7 +5,7 @@ A file may be cut short, damaged, or made to harm: whatever is in it, the answer
 
 from __future__ import annotations
 
-import re
+import math
 import stat
 import struct
 from collections.abc import Iterable, Mapping
@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple, TypeAlias
 
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.modelfile import ModelFacts, ModelFile
+from hal0.core.modelpath import parts
 from hal0.host.threads import in_thread
 
 Value: TypeAlias = int | float | str | tuple[int, ...]
@@ -24,12 +25,13 @@ _VERSIONS = (2, 3)
 _LONGEST_HEAD = 1 << 20  # bytes before the tokenizer's; some thousands are usual
 _MOST_KEPT = 4096  # elements of an array
 _MOST_LAYERS = 4096
+_MOST_DIMENSIONS = 8
+_MOST_ELEMENTS = 1 << 50
 _MOST = 1 << 16  # heads of a layer, or elements of a head
 _MOST_TOKENS = 1 << 31
 _TOKENIZER = "tokenizer."
 _SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
 _TEXT, _ARRAY = 8, 9
-_PART = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
 _READ_S = 5.0  # a pass waits for it: a disk that has to spin up is asked again at the next one
 
 
@@ -44,7 +46,7 @@ class Part(NamedTuple):
 Parts: TypeAlias = Fact[tuple[Part, ...]]
 
 
-class _BadHeadError(Exception):
+class BadHeadError(Exception):
     """The file is not a GGUF file that hal0 can read; the message says why."""
 
 
@@ -62,7 +64,7 @@ class ModelFiles:
 
     async def look(self, paths: Iterable[str]) -> None:
         """Read the files that are new or have changed, in a thread: disks may be slow, or far away."""
-        found = {path: _parts(path) for path in sorted(set(paths))}
+        found = {path: look_at(path) for path in sorted(set(paths))}
         changed = {path: parts for path, parts in found.items() if self._seen.get(path, (None,))[0] != parts}
         if changed:
             self._seen |= await self._read(changed)
@@ -80,20 +82,17 @@ class ModelFiles:
 
 def read_model(path: str) -> ModelFile:
     """Return what is known of a model: one file, or all parts of one that was split (``-00001-of-00003.gguf``)."""
-    return _read_parts(_parts(path))
+    return _read_parts(look_at(path))
 
 
 def _unread(reason: str) -> ModelFile:
     return ModelFile(size=Unknown(reason), facts=Unknown(reason))
 
 
-def _parts(path: str) -> Parts:
+def look_at(path: str) -> Parts:
     """Return the files of a model, the first part first, or why one of them is not to be had."""
-    split = _PART.fullmatch(path)
-    count = int(split[2]) if split else 0
-    names = [f"{split[1]}-{part:05d}-of-{count:05d}.gguf" for part in range(1, count + 1)] if split else []
     found: list[Part] = []
-    for name in names or [path]:
+    for name in parts(path):
         try:
             seen = Path(name).stat()
         except (OSError, ValueError) as error:
@@ -110,43 +109,60 @@ def _read_parts(parts: Parts) -> ModelFile:
     first, size = parts.value[0].path, sum(part.size for part in parts.value)
     try:
         with Path(first).open("rb") as file:
-            return ModelFile(Known(size), Known(_facts(_Head(file).values(), size)))
-    except _BadHeadError as error:
+            return ModelFile(Known(size), Known(_facts(Head(file).values(), size)))
+    except BadHeadError as error:
         return ModelFile(Known(size), Unknown(f"{first}: {error}"))
     except OSError as error:
         return ModelFile(Known(size), Unknown(f"{first}: {error.strerror}"))
 
 
-class _Head:
-    """The metadata of a GGUF file up to its tokenizer, which is long and tells nothing of memory."""
+class Head:
+    """The head of a GGUF file: its metadata and its tensors, of which no more than ``most`` bytes are read."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, most: int = _LONGEST_HEAD) -> None:
         self._file = file
-        self._left = _LONGEST_HEAD
+        self._left = self._most = most
+        self._tensors = 0
 
-    def values(self) -> dict[str, Value]:
-        """Return the values by key: numbers, texts and lists of whole numbers."""
+    def values(self, *, whole: bool = False) -> dict[str, Value]:
+        """Return the values by key: numbers, texts and lists of whole numbers.
+
+        Unless ``whole``, it ends where the tokenizer begins, which is long and tells nothing of memory.
+        """
         if self._take(len(_MAGIC)) != _MAGIC:
-            raise _BadHeadError("not a GGUF file")
+            raise BadHeadError("not a GGUF file")
         if (version := self._number("I")) not in _VERSIONS:
-            raise _BadHeadError(f"GGUF version {version}, not one of {', '.join(map(str, _VERSIONS))}")
-        _tensors, count = self._number("Q"), self._number("Q")
+            raise BadHeadError(f"GGUF version {version}, not one of {', '.join(map(str, _VERSIONS))}")
+        self._tensors, count = int(self._number("Q")), self._number("Q")
         found: dict[str, Value] = {}
         for _ in range(int(count)):
             key = self._text()
-            if key.startswith(_TOKENIZER):
+            if key.startswith(_TOKENIZER) and not whole:
                 break
             found[key] = self._value(int(self._number("I")))
+        return found
+
+    def elements(self) -> int:
+        """Return how many numbers the tensors hold: the parameters. Call it after all values were read."""
+        found = 0
+        for _ in range(self._tensors):
+            self._text()
+            if (dimensions := int(self._number("I"))) > _MOST_DIMENSIONS:
+                raise BadHeadError(f"a tensor of {dimensions} dimensions")
+            found += math.prod(int(size) for size in self._numbers("Q", dimensions))
+            self._take(struct.calcsize("<IQ"))  # its type, and where it lies
+        if found > _MOST_ELEMENTS:
+            raise BadHeadError(f"tensors of {found:.3g} elements")
         return found
 
     def _take(self, count: int) -> bytes:
         """Return the next bytes. What the file says of its own lengths is bounded before anything is read."""
         if count > self._left:
-            raise _BadHeadError(f"more than {_LONGEST_HEAD} bytes before its tokenizer")
+            raise BadHeadError(f"its header is longer than {self._most} bytes")
         self._left -= count
         taken = self._file.read(count)
         if len(taken) < count:
-            raise _BadHeadError("it ends within its header")
+            raise BadHeadError("it ends within its header")
         return taken
 
     def _number(self, code: str) -> int | float:
@@ -178,14 +194,14 @@ class _Head:
 
     def _code(self, kind: int) -> str:
         if kind not in _SCALARS:
-            raise _BadHeadError(f"a value of the unknown type {kind}")
+            raise BadHeadError(f"a value of the unknown type {kind}")
         return _SCALARS[kind]
 
 
 def _facts(values: Mapping[str, Value], size: int) -> ModelFacts:
     architecture = values.get("general.architecture")
     if not isinstance(architecture, str):
-        raise _BadHeadError("it does not say its architecture")
+        raise BadHeadError("it does not say its architecture")
     keys = _Keys(architecture, values)
     layers = keys.number("block_count", _MOST_LAYERS)
     heads = keys.per_layer("attention.head_count", layers, None)
@@ -217,16 +233,16 @@ class _Keys:
         value = self._value(key, default)
         each = value if isinstance(value, tuple) else (value,) * layers
         if len(each) != layers:
-            raise _BadHeadError(f"{len(each)} values of {self.architecture}.{key} for {layers} layers")
+            raise BadHeadError(f"{len(each)} values of {self.architecture}.{key} for {layers} layers")
         return tuple(self._checked(key, heads, least=0, most=_MOST) for heads in each)
 
     def _value(self, key: str, default: object) -> object:
         found = self.values.get(f"{self.architecture}.{key}", default)
         if found is None:
-            raise _BadHeadError(f"no {self.architecture}.{key} before its tokenizer")
+            raise BadHeadError(f"no {self.architecture}.{key} before its tokenizer")
         return found
 
     def _checked(self, key: str, value: object, *, least: int, most: int) -> int:
         if not isinstance(value, int) or not least <= value <= most:
-            raise _BadHeadError(f"{self.architecture}.{key} is {value!r:.40}, not within {least} and {most}")
+            raise BadHeadError(f"{self.architecture}.{key} is {value!r:.40}, not within {least} and {most}")
         return value

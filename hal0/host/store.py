@@ -16,6 +16,8 @@ from urllib.parse import quote
 from hal0.core.engines import is_stand_in
 from hal0.core.spec import SlotSpec
 from hal0.errors import HostUnreachable
+from hal0.host.digests import SCHEMA as DIGESTS
+from hal0.host.digests import Digests
 from hal0.host.ledger import Ledger
 from hal0.host.measured import SCHEMA as MEASURED
 from hal0.host.measured import Measured
@@ -40,7 +42,8 @@ class Store:
     """Inventory (the spec last applied to each slot), generation, when changes were last applied; and the ledger.
 
     The inventory has the stand-ins of slots too, by their keys. ``measured`` is what slots held of memory,
-    ``overrides`` what people asked of slots, ``trials`` which of their specs are good, on trial or rejected.
+    ``overrides`` what people asked of slots, ``trials`` which of their specs are good, on trial or rejected,
+    ``digests`` the sha256 of models' files.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -58,6 +61,7 @@ class Store:
         self.ledger = Ledger(self._db, self._write)
         self.overrides = Overrides(self._db)
         self.trials = TrialRows(self._db)
+        self.digests = Digests(self._db)
 
     @property
     def specs(self) -> Mapping[str, SlotSpec]:
@@ -195,7 +199,7 @@ def _prepare(db: sqlite3.Connection) -> None:
 
 
 def _make_tables(db: sqlite3.Connection) -> None:
-    db.executescript(_SCHEMA + MEASURED + OVERRIDES + TRIALS)
+    db.executescript(_SCHEMA + MEASURED + OVERRIDES + TRIALS + DIGESTS)
     migrate(db)
 
 

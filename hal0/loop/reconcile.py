@@ -29,6 +29,7 @@ from hal0.core.spec import Desired, SlotSpec
 from hal0.core.status import Snapshot
 from hal0.core.steps import Plan
 from hal0.core.world import World
+from hal0.host.library import Library
 from hal0.host.ports import EVERYTHING, MANIFESTS, USE, Clock
 from hal0.host.store import Store
 from hal0.host.tasks import end
@@ -90,6 +91,7 @@ class Reconciler:
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     counts: Counts = field(default_factory=Counts)
     requests: Requests = field(default_factory=Requests)
+    library: Library = field(default_factory=Library)
     history: History = field(init=False)
     trials: Trials = field(init=False)
     batches: Batches = field(init=False)

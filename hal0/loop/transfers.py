@@ -93,6 +93,11 @@ class Transfers:
                 task.cancel()
         self._refused = {wanted: error for wanted, error in self._refused.items() if wanted in downloads}
 
+    async def give_up(self, wanted: Wanted) -> None:
+        """End a transfer, if it is under way, and wait until it has ended."""
+        if task := self._tasks.get(wanted):
+            await end([task])
+
     async def close(self) -> None:
         """Give up all that is under way. podman keeps the layers that it has, and the fetcher its parts of files."""
         await end(self._tasks.values())

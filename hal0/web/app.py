@@ -27,6 +27,7 @@ from hal0.web.authoring import Authoring
 from hal0.web.hardware import HardwareViews
 from hal0.web.local import IS_LOCAL, Handler
 from hal0.web.metrics import Metrics
+from hal0.web.models import Models
 
 _log = logging.getLogger(__name__)
 _LARGEST_BODY = 2**20
@@ -73,6 +74,7 @@ def make_app(dispatcher: Dispatcher, metrics: Metrics, *, is_local: bool) -> web
     app.on_response_prepare.append(_note_begun)
     app.add_routes([*Api(dispatcher).routes(), *Authoring(dispatcher.reconciler).routes()])
     app.add_routes(HardwareViews(dispatcher.reconciler).routes())
+    app.add_routes(Models(dispatcher.reconciler).routes())
     app.router.add_get("/metrics", metrics.handle)
     app.router.add_get("/", _index)
     return app

@@ -1,0 +1,73 @@
+"""The commands of ``hal0 model``: names, options and help."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hal0.cli.options import Options
+from hal0.cli.params import AsJson, Runtime, ScopeName
+
+app = typer.Typer(help="List models, fetch them, check and remove their files.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Name or alias of a Model, or the id of a file that was found.")]
+
+
+@app.command("list")
+def model_list(as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
+    """List the models that are declared, and those that lie in the model directory."""
+    from hal0.cli import models
+
+    raise typer.Exit(models.listed(Options(runtime=runtime, scope=scope), as_json=as_json))
+
+
+@app.command("show")
+def model_show(name: Name, as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
+    """Show one model: its files, where it comes from, what its header says, and the slots that have it."""
+    from hal0.cli import models
+
+    raise typer.Exit(models.shown(Options(runtime=runtime, scope=scope), name, as_json=as_json))
+
+
+@app.command("pull")
+def model_pull(
+    name: Annotated[str, typer.Argument(help="Name or alias of a Model that has a `source`.")],
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Fetch a declared model, or what is missing of it. Once interrupted, the next pull goes on where it was."""
+    from hal0.cli import models
+
+    raise typer.Exit(models.pulled(Options(runtime=runtime, scope=scope), name, as_json=as_json))
+
+
+@app.command("verify")
+def model_verify(name: Name, as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
+    """Hash a model's files, and say whether they have the sha256 of its manifest; exit 3 where they don't."""
+    from hal0.cli import models
+
+    raise typer.Exit(models.verified(Options(runtime=runtime, scope=scope), name, as_json=as_json))
+
+
+@app.command("rm")
+def model_rm(
+    name: Name,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Don't ask.")] = False,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Remove a model's files. Asks first, and refuses while a slot declares or runs it. Its manifest stays."""
+    from hal0.cli import models
+
+    raise typer.Exit(models.removed(Options(runtime=runtime, scope=scope), name, force=force, as_json=as_json))
+
+
+@app.command("scan")
+def model_scan(as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
+    """Print manifests for the models that lie in the model directory and that none declares yet."""
+    from hal0.cli import models
+
+    raise typer.Exit(models.scanned(Options(runtime=runtime, scope=scope), as_json=as_json))

@@ -1,0 +1,247 @@
+"""The acts on models that API and command line have in common: list, show, pull, verify, remove."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from hal0.core.catalog import PART, Entry, catalog, manifest_of
+from hal0.core.facts import Fact, Known, Unknown, known
+from hal0.core.modelfile import ModelCard
+from hal0.core.modelpath import parts
+from hal0.core.registry import Download, ModelSpec
+from hal0.core.spec import SlotSpec
+from hal0.core.validate import did_you_mean
+from hal0.core.wire import VERSION, Json, source_json, transfer_json
+from hal0.errors import Conflict, NotFound, UsageError
+from hal0.host.digests import hash_file
+from hal0.host.models import are_files
+from hal0.host.threads import in_thread
+from hal0.loop.news import TransferNews
+from hal0.loop.operations import transfer_event
+from hal0.loop.reconcile import Reconciler
+
+_HASH_S = 86_400.0
+_NEWS_S = 0.5
+
+
+async def models(reconciler: Reconciler) -> Json:
+    """Return every model that is declared or found in the model directory."""
+    entries = await _entries(reconciler)
+    cards = await reconciler.library.cards(entry.path for entry in entries if entry.files)
+    found = [_json(reconciler, entry, cards.get(entry.path)) for entry in entries]
+    for each in found:
+        each.pop("chat_template")  # long, and of one model at a time
+    return {"version": VERSION, "model_dir": reconciler.desired.host.model_dir, "models": found}
+
+
+async def model(reconciler: Reconciler, name: str) -> Json:
+    """Return one model, with its chat template. Raises ``NotFound``, which names the closest one there is."""
+    entry = await _entry(reconciler, name)
+    cards = await reconciler.library.cards([entry.path] if entry.files else [])
+    return {"version": VERSION} | _json(reconciler, entry, cards.get(entry.path))
+
+
+async def pull(reconciler: Reconciler, name: str) -> AsyncIterator[Json]:
+    """Fetch a declared model, or join whoever does, and yield how far it is: a begin, transfers, and an end.
+
+    It goes on when nobody listens any more. Raises before that: ``NotFound``, ``UsageError`` for a model without a
+    source. Raises what the download failed with.
+    """
+    spec, download = _fetched(reconciler, name)
+    yield {"event": "begin", "model": spec.name, "path": spec.path, "source": source_json(spec.source)}
+    was_here = are_files(spec.files) == Known(value=True)
+    if not was_here:
+        async for event in _transferred(reconciler, download):
+            yield event
+        for slot in _users(reconciler, spec.files):
+            reconciler.queue.add(slot)  # one that was refused for want of it
+    yield {"event": "end", "model": spec.name, "path": spec.path, "was_here": was_here}
+
+
+async def verify(reconciler: Reconciler, name: str) -> AsyncIterator[Json]:
+    """Hash a model's files, remember what they are, and yield how far that is, and at last what was found."""
+    entry = await _entry(reconciler, name)
+    if not entry.files:
+        raise UsageError(f"there is no {entry.path}", hint=f"hal0 model show {name} says where it comes from")
+    yield {"event": "begin", "model": entry.name, "path": entry.path}
+    found: dict[str, str] = {}
+    for file in entry.files:
+        async for done, total in _hashed(reconciler, file.path, found):
+            yield {"event": "verify", "model": entry.name, "file": file.path, "done_bytes": done, "total_bytes": total}
+    wanted = entry.spec.sha256 if entry.spec else ""
+    right = found[entry.path] == wanted if wanted and entry.path in found else None
+    files = [{"path": path, "sha256": digest} for path, digest in found.items()]
+    yield {"event": "end", "model": entry.name, "files": files, "sha256": wanted or None, "verified": right}
+
+
+async def remove(reconciler: Reconciler, name: str) -> Json:
+    """Remove a model's files, and what is half there of them. The vision part stays: it may be that of others.
+
+    Raises ``Conflict`` while a slot declares the model or runs it.
+    """
+    entry = await _entry(reconciler, name)
+    paths = parts(entry.path)
+    if users := _users(reconciler, paths):
+        hint = "give them another model, or delete them, first"
+        raise Conflict(f"{entry.name} is the model of {', '.join(users)}: it stays", hint=hint)
+    if entry.spec and entry.spec.download:
+        await reconciler.actor.transfers.give_up(entry.spec.download)
+    freed = [size for path in paths for each in (path, path + PART, f"{path}{PART}.json") if (size := _unlink(each))]
+    for path in paths:
+        reconciler.store.digests.forget(path)
+    return {"version": VERSION, "model": entry.name, "path": entry.path, "freed_bytes": sum(freed)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Hash:
+    """What is known of a model's checksum: the one that is stated, and the one that the file had."""
+
+    stated: str
+    found: str | None
+
+    @property
+    def is_right(self) -> bool | None:
+        return None if not (self.stated and self.found) else self.stated == self.found
+
+
+async def _entries(reconciler: Reconciler) -> tuple[Entry, ...]:
+    desired = reconciler.desired
+    declared = [path for spec in desired.registry.values() for path in spec.files]
+    found = await reconciler.library.files(desired.host.model_dir, declared)
+    return catalog(desired.registry, found, desired.host.model_dir)
+
+
+async def _entry(reconciler: Reconciler, name: str) -> Entry:
+    entries = {entry.name: entry for entry in await _entries(reconciler)}
+    found = entries.get(name) or entries.get(reconciler.desired.models.get(name, ""))
+    if found is None:
+        raise _no_model(name, entries)
+    return found
+
+
+def _no_model(name: str, known_names: Collection[str]) -> NotFound:
+    hint = did_you_mean(name, known_names) or f"models: {', '.join(known_names) or 'none'}"
+    return NotFound(f"there is no model {name!r}", hint=hint)
+
+
+def _fetched(reconciler: Reconciler, name: str) -> tuple[ModelSpec, Download]:
+    """Return a declared model and what fetches it."""
+    registry = reconciler.desired.registry
+    spec = registry.get(reconciler.desired.models.get(name, ""))
+    if spec is None:
+        error = _no_model(name, registry)
+        raise NotFound(str(error), hint=error.hint or "declare it in a manifest of kind Model")
+    if spec.download is None:
+        hint = f"put the file at {spec.path}, or give the Model a `source` ({spec.place})"
+        raise UsageError(f"nobody says where {spec.name} comes from", hint=hint)
+    return spec, spec.download
+
+
+def _json(reconciler: Reconciler, entry: Entry, card: Fact[ModelCard] | None) -> Json:
+    spec, said = entry.spec, known(card) if card else None
+    said = said or ModelCard()
+    digest = _digest(reconciler, entry)
+    transfer = reconciler.actor.transfers.models.get(entry.name)
+    return {
+        "name": entry.name,
+        "declared": spec is not None,
+        "state": _state(entry, digest, is_moving=transfer is not None),
+        "path": entry.path,
+        "files": [file.path for file in entry.files],
+        "size_bytes": entry.size,
+        "partial_bytes": entry.kept,
+        "source": source_json(spec.source) if spec else None,
+        "fetch": spec.fetch.value if spec else None,
+        "place": spec.place if spec else "",
+        "transfer": transfer and transfer_json(transfer),
+        "aliases": list(spec.aliases) if spec else [],
+        "slots": _users(reconciler, parts(entry.path)),
+        "mmproj": entry.mmproj or None,
+        "architecture": said.architecture,
+        "title": said.title,
+        "parameters": said.parameters,
+        "quantization": said.quantization,
+        "context_length": said.context_length,
+        "chat_template": said.chat_template,
+        "unread": card.reason if isinstance(card, Unknown) else "",
+        "sha256": digest.stated or None,
+        "found_sha256": digest.found,
+        "verified": digest.is_right,
+        "manifest": None if spec else manifest_of(entry, reconciler.desired.host.model_dir),
+    }
+
+
+def _state(entry: Entry, digest: _Hash, *, is_moving: bool) -> str:
+    """Return a model's state in a word: ``differs`` is a file with another sha256 than it should have."""
+    if is_moving:
+        return "fetching"
+    if entry.is_here:
+        return "differs" if digest.is_right is False else "present"
+    return "partial" if entry.kept or entry.files else "missing"
+
+
+def _digest(reconciler: Reconciler, entry: Entry) -> _Hash:
+    first = next((file for file in entry.files if file.path == entry.path), None)
+    found = reconciler.store.digests.of(first.path, first.size, first.modified) if first else None
+    return _Hash(entry.spec.sha256 if entry.spec else "", found)
+
+
+def _users(reconciler: Reconciler, paths: Collection[str]) -> list[str]:
+    """Return the slots that declare a model of these files, or were last started with one."""
+    store, wanted = reconciler.store, set(paths)
+    specs: Mapping[str, SlotSpec] = {name: slot.spec for name, slot in reconciler.desired.slots.items()}
+    every = [*specs.values(), *store.specs.values(), *store.stand_ins.values()]
+    return sorted({spec.name for spec in every if wanted.intersection(spec.model_files)})
+
+
+async def _transferred(reconciler: Reconciler, download: Download) -> AsyncIterator[Json]:
+    """Yield how far a download is until it has ended."""
+    with reconciler.feed.subscribe() as news:
+        task = reconciler.actor.transfers.join(download)
+        while not task.done():
+            getting = asyncio.ensure_future(news.get())
+            try:
+                await asyncio.wait({task, getting}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                getting.cancel()
+            item = getting.result() if getting.done() and not getting.cancelled() else None
+            if isinstance(item, TransferNews) and item.transfer.model == download.model:
+                yield transfer_event(item)
+    if task.cancelled():
+        raise Conflict(f"the download of {download.model} was given up", hint="its Model was changed, or removed")
+    task.result()
+
+
+async def _hashed(reconciler: Reconciler, path: str, found: dict[str, str]) -> AsyncIterator[tuple[int, int]]:
+    """Hash a file in a thread, put its sha256 into ``found``, and yield how far that is."""
+    stop, far = Event(), [(0, 0)]
+    work = asyncio.ensure_future(in_thread(lambda: hash_file(path, lambda *at: far.append(at), stop), _HASH_S))
+    try:
+        while not work.done():
+            await asyncio.wait({work}, timeout=_NEWS_S)
+            yield far[-1]
+            del far[:-1]
+        size, modified, found[path] = work.result()
+    finally:
+        stop.set()
+        work.cancel()
+    reconciler.store.digests.note(path, size, modified, found[path])
+
+
+def _unlink(path: str) -> int:
+    """Remove a file, and return how large it was; one that is not there was of no size."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            size = Path(path).stat().st_size
+            Path(path).unlink()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise UsageError(f"can't remove {path}: {error.strerror}") from error
+        return size
+    return 0

@@ -1,0 +1,55 @@
+"""/api/models: what is declared and found. What fetches, reads or removes files is taken on the unix socket only."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from hal0.loop import models
+from hal0.loop.reconcile import Reconciler
+from hal0.web.bodies import Signed, parsed
+from hal0.web.local import begun, local_only, streamed
+
+
+class _Named(Signed):
+    """The body that names a model: ids hold slashes."""
+
+    model: str
+
+
+class Models:
+    """Handlers of models."""
+
+    def __init__(self, reconciler: Reconciler) -> None:
+        self._reconciler = reconciler
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return all routes."""
+        return [
+            web.get("/api/models", self.list),
+            web.get("/api/models/{name:.+}", self.show),
+            web.post("/api/models/pull", local_only(self.pull)),
+            web.post("/api/models/verify", local_only(self.verify)),
+            web.delete("/api/models/{name:.+}", local_only(self.remove)),
+        ]
+
+    async def list(self, _: web.Request) -> web.Response:
+        """Return every model that is declared, or found in the model directory."""
+        return web.json_response(await models.models(self._reconciler))
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Return one model, with its chat template."""
+        return web.json_response(await models.model(self._reconciler, request.match_info["name"]))
+
+    async def pull(self, request: web.Request) -> web.StreamResponse:
+        """Fetch a declared model, and stream how far it is. It goes on when the client has gone."""
+        asked = parsed(_Named, await request.read())
+        return await streamed(request, await begun(models.pull(self._reconciler, asked.model)))
+
+    async def verify(self, request: web.Request) -> web.StreamResponse:
+        """Hash a model's files, and stream how far that is."""
+        asked = parsed(_Named, await request.read())
+        return await streamed(request, await begun(models.verify(self._reconciler, asked.model)))
+
+    async def remove(self, request: web.Request) -> web.Response:
+        """Remove the files of a model that no slot has."""
+        return web.json_response(await models.remove(self._reconciler, request.match_info["name"]))
