@@ -108,7 +108,7 @@ class Scene:
             for name in names:
                 queue.add(name)
 
-        transfers = Transfers(self.runtime, self.fetcher, self.clock, feed, look)
+        transfers = Transfers(self.runtime, self.fetcher, self.clock, feed, self.store.digests, look)
         prover = Prover(self.completer, demands, self.clock, queue)
         queue.add(MANIFESTS)
         return Reconciler(

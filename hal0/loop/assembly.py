@@ -93,7 +93,7 @@ def make_reconciler(settings: Settings, store: Store, runtime: Runtime, prober: 
         for slot in slots:
             queue.add(slot)
 
-    transfers, demands = Transfers(runtime, HttpFetcher(), clock, feed, look), Demands(queue, clock)
+    transfers, demands = Transfers(runtime, HttpFetcher(), clock, feed, store.digests, look), Demands(queue, clock)
     prover = Prover(HttpCompleter(), demands, clock, queue)
     return Reconciler(
         source=source,

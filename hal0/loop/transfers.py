@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 from hal0.core.facts import Known
 from hal0.core.model import Progress
-from hal0.core.registry import Download
+from hal0.core.registry import Download, RemoteFile
 from hal0.core.steps import Wanted
 from hal0.core.transfer import Transfer
 from hal0.errors import Hal0Error, StepFailed, StepWaits
+from hal0.host.digests import Digests
 from hal0.host.models import is_file
 from hal0.host.ports import USE, Clock, Fetcher, Runtime
 from hal0.host.tasks import end
@@ -37,6 +39,7 @@ class Transfers:
     fetcher: Fetcher
     clock: Clock
     feed: Feed
+    digests: Digests
     look: Callable[[frozenset[str]], None]
     _tasks: dict[Wanted, asyncio.Task[None]] = field(default_factory=dict)
     _waiting: dict[Wanted, set[str]] = field(default_factory=dict)
@@ -111,9 +114,17 @@ class Transfers:
             self._far[wanted] = replace(self._far[wanted], queued=False)
             for number, file in enumerate(wanted.files, start=1):
                 if is_file(file.path) != Known(value=True):
-                    await self.fetcher.fetch(file.source, file.path, file.sha256, partial(self._note, wanted, number))
-                    if is_file(file.path) == Known(value=False):
-                        raise StepFailed(f"{file.path} was fetched and is not there", hint="did somebody remove it?")
+                    await self._fetch(file, partial(self._note, wanted, number))
+
+    async def _fetch(self, file: RemoteFile, told: Callable[[Progress], None]) -> None:
+        await self.fetcher.fetch(file.source, file.path, file.sha256, told)
+        try:
+            seen = Path(file.path).stat()
+        except OSError as error:
+            why = f"{file.path} was fetched and can't be seen: {error.strerror}"
+            raise StepFailed(why, hint="did somebody remove it?") from error
+        if file.sha256:
+            self.digests.note(file.path, seen.st_size, seen.st_mtime_ns, file.sha256)
 
     def _note(self, wanted: Download, number: int, progress: Progress) -> None:
         if wanted not in self._far:

@@ -32,7 +32,7 @@ class Bench:
 
     async def act(self, **steps: tuple[StepKind, ...]) -> dict[str, Halt]:
         """Run some steps of some slots."""
-        transfers = Transfers(self.runtime, FakeFetcher(), FakeClock(), self.feed, lambda _: None)
+        transfers = Transfers(self.runtime, FakeFetcher(), FakeClock(), self.feed, self.store.digests, lambda _: None)
         demands = Demands(WorkQueue(), FakeClock())
         found = await Actor(self.runtime, self.store, transfers, demands, self.feed).act(planned(**steps), SPECS)
         await transfers.close()

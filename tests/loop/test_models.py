@@ -174,6 +174,13 @@ async def test_a_hash_is_compared_and_remembered(scene: Scene, sha256: str, righ
     assert (await listed(scene))["m"]["found_sha256"] is None
 
 
+async def test_what_was_fetched_with_a_checksum_is_verified(scene: Scene) -> None:
+    scene.declare({"big.yaml": BIG["big.yaml"] + f"sha256: {EMPTY}\n"})
+    await scene.settle()
+    await events(models.pull(scene.reconciler, "big"))
+    assert (await listed(scene))["big"]["verified"] is True
+
+
 async def test_every_file_of_a_model_is_hashed(scene: Scene) -> None:
     for name in ("a-00001-of-00002.gguf", "a-00002-of-00002.gguf"):
         put(scene, name)

@@ -12,6 +12,7 @@ from hal0.core.model import Source, SourceKind
 from hal0.core.registry import Download, RemoteFile
 from hal0.errors import StepFailed, StepWaits
 from hal0.host.ports import USE
+from hal0.host.store import Store
 from hal0.loop.news import Feed, News, TransferNews
 from hal0.loop.transfers import Transfers
 
@@ -19,13 +20,16 @@ from hal0.loop.transfers import Transfers
 class Bench:
     """Transfers over a host in memory, and what they reported."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.store = Store(folder / "hal0.db")
         self.runtime = FakeRuntime(pulls=asyncio.Event())
         self.fetcher = FakeFetcher()
         self.clock = FakeClock()
         self.feed = Feed()
         self.woken: list[frozenset[str]] = []
-        self.transfers = Transfers(self.runtime, self.fetcher, self.clock, self.feed, self.woken.append)
+        self.transfers = Transfers(
+            self.runtime, self.fetcher, self.clock, self.feed, self.store.digests, self.woken.append
+        )
 
     def wait(self, image: str, *names: str) -> None:
         for name in names:
@@ -46,10 +50,11 @@ def drained(news: asyncio.Queue[News]) -> Iterator[News]:
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    made = Bench()
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    made = Bench(tmp_path)
     yield made
     await made.transfers.close()
+    made.store.close()
 
 
 async def test_an_image_is_pulled_once_for_all_who_wait_and_all_are_woken(bench: Bench) -> None:
@@ -176,7 +181,7 @@ async def test_a_fetcher_that_leaves_nothing_is_not_believed(bench: Bench, tmp_p
     with pytest.raises(StepWaits):
         bench.transfers.need(wanted, "chat")
     await calm()
-    with pytest.raises(StepFailed, match="was fetched and is not there"):
+    with pytest.raises(StepFailed, match="was fetched and can't be seen"):
         bench.transfers.need(wanted, "chat")
 
 
