@@ -401,6 +401,21 @@ def test_a_shell_that_only_starts_the_engine_is_left_out(command: list[str]) -> 
     assert slot["args"] == ["--jinja"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--model /m/llama --dtype auto",
+        "vllm serve /m/llama --dtype auto",
+        "python3 -m vllm.entrypoints.openai.api_server --model=/m/llama --dtype auto",
+    ],
+)
+def test_each_way_to_start_vllm_is_one(command: str) -> None:
+    slot, profile, _ = only("compose", service(image="vllm/vllm-openai", command=command, volumes=["/srv:/m"]))
+    ours = ["serve", "{model}", "--host", "{host}", "--port", "{port}", "--served-model-name", "llama"]
+    assert slot["args"] == [*ours, "--dtype", "auto"]
+    assert (profile["entrypoint"], profile["port"]) == ("vllm", 8000)
+
+
 def test_ports_are_one_each_and_hal0s_own_stays_its_own() -> None:
     services = {
         name: {"image": IMAGE, "command": "-m a.gguf", "ports": [port]}

@@ -91,10 +91,10 @@ _VLLM = EngineKind(
         "--model": Says.MODEL,
         "--max-model-len": Says.CONTEXT,
         "--served-model-name": Says.NAME,
-        "--host": Says.OURS,
+        **dict.fromkeys(("-m", "--host"), Says.OURS),  # python -m vllm.entrypoints.openai.api_server
         "--port": Says.PORT,
     },
-    leaders=("serve", "python", "python3", "vllm.entrypoints.openai.api_server"),
+    leaders=("serve", "python", "python3"),
     entrypoint="vllm",
     call=("serve", "{model}", "--host", "{host}", "--port", "{port}", "--served-model-name", "{served}"),
     port=8000,
