@@ -80,3 +80,20 @@ def upstream_test(
     from hal0.cli import upstreams as command
 
     raise typer.Exit(command.test(Options(runtime=runtime, scope=scope), name, as_json=as_json))
+
+
+@app.command()
+def uninstall(
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Remove what hal0 remembers, too: the state directory, but for its models.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Don't ask.")] = False,
+    scope: ScopeName = None,
+) -> None:
+    """Stop the daemon and every slot of hal0's, and remove its units. Manifests and models stay.
+
+    Only what bears hal0's mark is touched. What others put under its names is left alone, and named.
+    """
+    from hal0.cli import uninstall as command
+
+    raise typer.Exit(command.uninstall(purge=purge, force=force, scope=scope))

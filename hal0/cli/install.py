@@ -34,10 +34,10 @@ def install(manifests: Path | None, *, start: bool, scope: str | None) -> int:
     show.say(f"wrote {place.unit_dir / unit}" for unit in written)
     if shutil.which("podman") is None:
         show.hint("podman is not installed: slots can't start without it (apt-get install podman)")
-    _systemctl(place, "daemon-reload")
+    systemctl(place, "daemon-reload")
     if start:
-        _systemctl(place, "enable", "--quiet", "hal0.target", API_UNIT)
-        _systemctl(place, "restart" if API_UNIT in written else "start", API_UNIT)
+        systemctl(place, "enable", "--quiet", "hal0.target", API_UNIT)
+        systemctl(place, "restart" if API_UNIT in written else "start", API_UNIT)
         show.say([f"hal0 serves {root}: see `hal0 status`"])
     return 0
 
@@ -67,7 +67,8 @@ def _put(path: Path, text: str) -> bool:
     return True
 
 
-def _systemctl(place: Scope, *words: str) -> None:
+def systemctl(place: Scope, *words: str) -> None:
+    """Run systemctl on the manager of a scope. Raises ``HostUnreachable`` with its words where it fails."""
     command = ["systemctl", *(["--user"] if place.is_user else []), *words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE, check=False)
