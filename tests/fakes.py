@@ -195,6 +195,11 @@ class FakeRuntime:
         self._call("remove", slot)
         self.host.remove(slot)
 
+    async def put_aside(self, slot: str) -> None:
+        self._call("put_aside", slot)
+        self.host.stop(slot)
+        self.host.remove(slot)
+
     async def reload(self) -> None:
         self._call("reload", "")
         self.host.reload()

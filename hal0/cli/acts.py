@@ -1,4 +1,4 @@
-"""``hal0 slot load``, ``unload``, ``restart``, ``swap``, ``reset``, ``retry``: by the daemon, else in this process."""
+"""``hal0 slot load``, ``unload``, ``restart`` and their like: by the daemon, else in this process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from hal0.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked of a slot; ``lasting`` is a duration as it was typed. ``persist`` is a swap's alone."""
+    """What is asked of a slot; ``lasting`` is a duration as it was typed.
+
+    ``persist`` is a swap's alone, ``seen`` an adoption's.
+    """
 
     verb: str
     slot: str
@@ -24,6 +27,7 @@ class Asked:
     timeout: float
     wait: bool
     persist: bool | None = None
+    seen: str = ""
 
 
 def act(options: Options, asked: Asked, *, as_json: bool) -> int:
@@ -37,6 +41,7 @@ def act(options: Options, asked: Asked, *, as_json: bool) -> int:
         request = acts.ActRequest(
             *(asked.slot, acts.Verb(asked.verb), who(), asked.model, seconds, asked.timeout, asked.wait),
             persist=asked.persist is not False,
+            seen=asked.seen,
         )
         only = replace(options, limit=[asked.slot])
         by_self(only, lambda reconciler: acts.act(reconciler, request), view)
@@ -53,5 +58,6 @@ def _seconds(lasting: str | None) -> float | None:
 def _body(asked: Asked, seconds: float | None) -> dict[str, Any]:
     body = {"who": who(), "timeout": asked.timeout, "wait": asked.wait}
     body |= {"model": asked.model} if asked.model else {}
+    body |= {"seen": asked.seen} if asked.seen else {}
     body |= {} if asked.persist is None else {"persist": asked.persist}
     return body | ({} if seconds is None else {"for": seconds})

@@ -192,3 +192,22 @@ def _verb(verb: str, text: str) -> None:
 _verb("restart", "Drain, stop and start a slot that runs, once.")
 _verb("reset", "Take back what was asked of a slot by hand: its manifest holds again.")
 _verb("retry", "Try a slot that failed at once, and begin its waits between tries anew.")
+
+
+@app.command("adopt")
+def slot_adopt(
+    name: SlotName,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Don't ask.")] = False,
+    timeout: Timeout = 600.0,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Take over the drop-in or the container that somebody else put in a slot's place. Shows the change, and asks.
+
+    What runs there is stopped, its container removed, its drop-in kept as 50-hal0.conf.bak. Then the slot is made what
+    its manifest says.
+    """
+    from hal0.cli import adopt
+
+    raise typer.Exit(adopt.adopt(Options(runtime=runtime, scope=scope), name, timeout, force=force, as_json=as_json))

@@ -275,3 +275,8 @@ def _decision_text(decision: dict[str, Any], indent: str) -> Iterator[str]:
     else:
         yield f"{indent}{paint(decision['code'], '31')}"
     yield f"{indent}rule {decision['rule']}: {decision['reason']}"
+
+
+def diff_text(diff: str) -> Iterator[str]:
+    """Return a diff's lines in their colours."""
+    return map(_diff_line, diff.splitlines())

@@ -11,6 +11,7 @@ from hal0.core.quantity import show_duration
 
 _SOON = 14 * 86400.0
 _OTHERS = 0o077
+_ADOPT = "hal0 slot adopt NAME takes a drop-in over; a unit file has to be moved away"
 
 
 def config_checks(found: Findings) -> Checks:
@@ -40,7 +41,7 @@ def _unit(line: Line, path: str, state: UnitState) -> Check:
         case UnitState.MASKED:
             return line.fail(f"{path} masks the unit", f"systemctl unmask {path.rpartition('/')[2]}")
         case _:
-            return line.fail(f"{path} does not carry hal0's mark: its slot is left alone", "move it away")
+            return line.fail(f"{path} does not carry hal0's mark: its slot is left alone", _ADOPT)
 
 
 def _boot(found: Findings) -> Checks:

@@ -39,14 +39,23 @@ def foreign(name: str, seen: SlotObservation) -> str:
     if definition := known(seen.definition):
         mark = seen.mark
         if mark is None or mark.slot != name:
-            return f"ForeignUnit: {definition.path} does not carry hal0's mark: move it away"
-    if service := known(seen.service):
-        fragment = service.fragment.rpartition("/")[2]
-        if fragment and fragment != TEMPLATE_UNIT:
-            return f"ForeignUnit: {service.fragment} stands in for {TEMPLATE_UNIT}: move it away"
+            return f"ForeignUnit: {definition.path} does not carry hal0's mark: hal0 slot adopt {name}, or move it away"
+    if unit := foreign_unit(seen):
+        return unit
     if (instance := known(seen.instance)) and instance.slot != name:
-        return f"ForeignUnit: container hal0-slot-{name} does not carry hal0's label: remove or rename it"
+        return (
+            f"ForeignUnit: container hal0-slot-{name} does not carry hal0's label: hal0 slot adopt {name}, or rename it"
+        )
     return ""
+
+
+def foreign_unit(seen: SlotObservation) -> str:
+    """Return what stands in the template's place; empty where nothing does. Only a person can judge what it is."""
+    service = known(seen.service)
+    fragment = service.fragment if service else ""
+    if not fragment or fragment.rpartition("/")[2] == TEMPLATE_UNIT:
+        return ""
+    return f"ForeignUnit: {fragment} stands in for {TEMPLATE_UNIT}: move it away"
 
 
 def unknown_reason(seen: SlotObservation) -> str:

@@ -14,7 +14,7 @@ from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Definition
 from hal0.core.spec import unit_name
 from hal0.errors import StepFailed
-from hal0.host.whole import replace
+from hal0.host.whole import put_aside, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +87,12 @@ class Dropins:
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             path.parent.rmdir()
+
+    def put_aside(self, slot: str) -> None:
+        """Rename a drop-in, so that systemd does not read it. Raises ``StepFailed``."""
+        path = self.path(slot)
+        with _explained(f"can't rename {path}"):
+            put_aside(path)
 
 
 def _is_absent(path: Path) -> bool:

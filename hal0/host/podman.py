@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 READ_S = 5.0
 PULL_S = 3600.0
+_REMOVE_S = 60.0
 _VERSION = "4.0.0"  # podman 4.3 and 5.x answer in one JSON shape when asked for this one
 _BACKOFF_S = (1.0, 30.0)
 _QUIET = ("exec", "health_status", "attach", "mount", "unmount", "commit", "export")
@@ -73,6 +74,16 @@ class Podman:
         if not wanted:
             return Known({})
         return await self._read(lambda client: _images(client, wanted))
+
+    async def remove(self, container: str) -> None:
+        """Stop and remove a container, whoever's it is; one that is not there is no error.
+
+        Raises ``StepFailed`` with podman's words, and ``HostUnreachable`` when podman is away.
+        """
+        try:
+            await in_thread(lambda: _remove(self._address, container), _REMOVE_S)
+        except TimeoutError:
+            raise StepFailed(f"podman: {container} is not removed after {_REMOVE_S:g} s") from None
 
     async def pull(self, ref: str) -> None:
         """Fetch an image, for up to an hour; being cancelled ends the transfer.
@@ -281,6 +292,16 @@ def _full(ref: str) -> str:
 def _is_qualified(ref: str) -> bool:
     registry, slash, _ = ref.partition("/")
     return bool(slash) and ("." in registry or ":" in registry or registry == "localhost")
+
+
+def _remove(address: str, container: str) -> None:
+    with _client(address) as client:
+        try:
+            answer = client.delete(f"/containers/{quote(container, safe='')}?force=true", timeout=_REMOVE_S)
+        except OSError as error:
+            raise HostUnreachable(f"podman: {_reason(error)}") from error
+        if answer.status_code >= 400 and answer.status_code != 404:  # noqa: PLR2004 - Not Found
+            raise StepFailed(f"podman: {container} is not removed: {_scrub(str(answer.json().get('cause', '')))}")
 
 
 def _pull(address: str, ref: str, wire: Wire) -> None:

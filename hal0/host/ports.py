@@ -47,6 +47,12 @@ class Runtime(Protocol):
     async def remove(self, slot: str) -> None:
         """Remove a slot's definition; nothing to remove is not an error."""
 
+    async def put_aside(self, slot: str) -> None:
+        """Stop what stands in a slot's place, whoever's it is, and rename its definition, so that it is none.
+
+        A container of the slot's name is removed. Nothing to put aside is not an error.
+        """
+
     async def reload(self) -> None:
         """Make the service manager read the definitions again."""
 

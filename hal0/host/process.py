@@ -80,6 +80,11 @@ class ProcessRuntime:
         """Remove a slot's definition; nothing to remove is not an error."""
         self._definitions.remove(slot)
 
+    async def put_aside(self, slot: str) -> None:
+        """Stop the child, and rename its definition."""
+        await self.stop(slot)
+        self._definitions.put_aside(slot)
+
     async def reload(self) -> None:
         """Load all definitions as they lie on disk; what runs is not touched."""
         self._adopt()

@@ -13,7 +13,7 @@ from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.launch import hash_of
 from hal0.core.observed import Definition
 from hal0.errors import StepFailed
-from hal0.host.whole import replace
+from hal0.host.whole import put_aside, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,6 +103,12 @@ class Definitions:
         path = self.path(slot)
         with _explained(f"can't remove {path}"):
             path.unlink(missing_ok=True)
+
+    def put_aside(self, slot: str) -> None:
+        """Rename a definition, so that it is none any more. Raises ``StepFailed``."""
+        path = self.path(slot)
+        with _explained(f"can't rename {path}"):
+            put_aside(path)
 
 
 class Records:

@@ -83,6 +83,12 @@ class SystemdRuntime:
         """Remove a slot's drop-in; nothing to remove is not an error."""
         await asyncio.to_thread(self._dropins.remove, slot)
 
+    async def put_aside(self, slot: str) -> None:
+        """Stop the service, remove the container of that name, and rename the drop-in."""
+        await self.stop(slot)
+        await self._podman.remove(container_name(slot))
+        await asyncio.to_thread(self._dropins.put_aside, slot)
+
     async def reload(self) -> None:
         """Make systemd read the drop-ins again."""
         await self._systemd.reload()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from itertools import count
 from pathlib import Path
 
 
@@ -24,6 +25,17 @@ def replace(path: Path, text: str, *, mode: int = 0o600) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def put_aside(path: Path) -> None:
+    """Rename a file to ``NAME.bak``, or ``NAME.bak2`` and so on where that is taken. None there is no error.
+
+    Raises ``OSError``.
+    """
+    names = (path.with_name(f"{path.name}.bak{number if number > 1 else ''}") for number in count(1))
+    if os.path.lexists(path):
+        path.rename(next(name for name in names if not os.path.lexists(name)))
+        sync(path.parent)
 
 
 def sync(folder: Path) -> None:

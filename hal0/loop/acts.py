@@ -1,4 +1,4 @@
-"""What a person asks of one slot: load, unload, restart, swap, reset, retry. API and CLI call the same function.
+"""What a person asks of one slot: load, unload, restart, swap, reset, retry, adopt. API and CLI call the same function.
 
 Each one is recorded first, and a pass then does what there is to do. So whoever asked may go away, and a hal0 that is
 killed in between goes on with it.
@@ -24,6 +24,7 @@ from hal0.errors import Conflict, HostUnreachable, NotFound, UsageError
 from hal0.host.ledger import Act
 from hal0.host.models import are_files
 from hal0.loop import operations
+from hal0.loop.adopt import take_over
 from hal0.loop.operations import ApplyRequest
 from hal0.loop.reconcile import Leave, Reconciler
 from hal0.loop.swap import Swap, row_of, swapped
@@ -41,6 +42,7 @@ class Verb(StrEnum):
     SWAP = "swap"
     RESET = "reset"
     RETRY = "retry"
+    ADOPT = "adopt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class ActRequest:
     """What ``who`` asks of a slot. ``lasting`` is for how many seconds, None until reset; ``model`` "" is none.
 
     ``timeout`` is for how many seconds to watch what comes of it; not at all without ``wait``. ``persist``: a swap is
-    to be written to the manifest.
+    to be written to the manifest. ``seen`` is what an adoption was shown to be of (``hal0.loop.adopt``).
     """
 
     slot: str
@@ -59,6 +61,7 @@ class ActRequest:
     timeout: float = ApplyRequest().timeout
     wait: bool = True
     persist: bool = True
+    seen: str = ""
 
 
 async def act(reconciler: Reconciler, request: ActRequest) -> AsyncIterator[Json]:
@@ -72,8 +75,10 @@ async def act(reconciler: Reconciler, request: ActRequest) -> AsyncIterator[Json
     watch = ApplyRequest(frozenset({request.slot}), timeout=request.timeout)
     leave = Leave(watch.limit)  # no apply: history has no row of it
     await reconciler.survey(leave)
-    before = row_of(reconciler, request.slot)
-    await _record(reconciler, request, _slot(reconciler, request))
+    slot, before = _slot(reconciler, request), row_of(reconciler, request.slot)
+    if request.verb is Verb.ADOPT:
+        await take_over(reconciler, request.slot, request.seen)
+    await _record(reconciler, request, slot)
     with reconciler.feed.subscribe() as news:
         events = operations.watched(reconciler, watch, leave, news)
         if request.verb is Verb.SWAP:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from hal0.core.quantity import parse_duration
 from hal0.loop.acts import ActRequest, Verb, act
+from hal0.loop.adopt import adoption
 from hal0.loop.operations import ApplyRequest
 from hal0.loop.reconcile import Reconciler
 from hal0.web.bodies import Signed, parsed
@@ -43,7 +44,13 @@ class _Swap(_Unload):
     persist: bool = True
 
 
-_BODIES: Mapping[Verb, type[_Asked]] = {Verb.LOAD: _Load, Verb.UNLOAD: _Unload, Verb.SWAP: _Swap}
+class _Adopt(_Asked):
+    """The body of an adoption. ``seen`` is what GET said that would be replaced."""
+
+    seen: str = ""
+
+
+_BODIES: Mapping[Verb, type[_Asked]] = {Verb.LOAD: _Load, Verb.UNLOAD: _Unload, Verb.SWAP: _Swap, Verb.ADOPT: _Adopt}
 
 
 class SlotActs:
@@ -54,7 +61,12 @@ class SlotActs:
 
     def routes(self) -> list[web.RouteDef]:
         """Return a route for each verb."""
-        return [web.post(f"/api/slots/{{name}}/{verb}", local_only(partial(self.act, verb))) for verb in Verb]
+        acts = [web.post(f"/api/slots/{{name}}/{verb}", local_only(partial(self.act, verb))) for verb in Verb]
+        return [*acts, web.get("/api/slots/{name}/adopt", local_only(self.adoption))]
+
+    async def adoption(self, request: web.Request) -> web.Response:
+        """Return what an adoption would replace, and by what. Changes nothing."""
+        return web.json_response(await adoption(self._reconciler, request.match_info["name"]))
 
     async def act(self, verb: Verb, request: web.Request) -> web.StreamResponse:
         """Do what is asked and stream what happens, a JSON object a line. A refusal has a status of its own."""

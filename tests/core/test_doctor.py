@@ -107,7 +107,7 @@ def test_a_good_machine_has_a_card_without_a_blemish() -> None:
         ({"units": Known({TEMPLATE: UnitState.ABSENT})}, "units", FAIL, "not there", "hal0 install"),
         ({"units": Known({TEMPLATE: UnitState.OLDER})}, "units", WARN, "not as this version", "hal0 install"),
         ({"units": Known({TEMPLATE: UnitState.MASKED})}, "units", FAIL, "masks", "unmask hal0-slot@.service"),
-        ({"units": Known({"/u/50-hal0.conf": UnitState.FOREIGN})}, "units", FAIL, "hal0's mark", "move it away"),
+        ({"units": Known({"/u/50-hal0.conf": UnitState.FOREIGN})}, "units", FAIL, "hal0's mark", "slot adopt NAME"),
         ({"enabled": Known(value=False)}, "boot", WARN, "does not start", "systemctl enable hal0.target"),
         ({"daemon": Known(value=False)}, "daemon", FAIL, "does not answer", "systemctl status hal0-api.service"),
         (DOWN, "daemon", WARN, "not run", "hal0 install"),

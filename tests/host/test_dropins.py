@@ -109,3 +109,27 @@ def test_permission_says_what_to_do(dropins: Dropins, monkeypatch: pytest.Monkey
         dropins.remove("chat")
     assert "root" in writing.value.hint
     assert "root" in removing.value.hint
+
+
+def test_what_is_put_aside_is_kept_under_a_name_that_nothing_reads(dropins: Dropins) -> None:
+    for text in ("one", "two"):
+        dropins.write("chat", text)
+        dropins.put_aside("chat")
+    dropins.put_aside("chat")
+    folder = dropins.path("chat").parent
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        "50-hal0.conf.bak": "one",
+        "50-hal0.conf.bak2": "two",
+    }
+    assert dropins.names() == Known(frozenset())
+
+
+def test_what_can_not_be_put_aside_is_told(dropins: Dropins, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropins.write("chat", TEXT)
+    monkeypatch.setattr("pathlib.Path.rename", _denied)
+    with pytest.raises(StepFailed, match="can't rename"):
+        dropins.put_aside("chat")
+
+
+def _denied(*_: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

@@ -249,3 +249,17 @@ async def test_events_wait_for_a_socket_to_appear(tmp_path: Path, events: AsyncG
     await fake.serve()
     assert await first == "*"
     await fake.close()
+
+
+async def test_a_container_is_removed_and_one_that_is_not_there_is_no_error(podman: Podman, fake: FakePodman) -> None:
+    await podman.remove("hal0-slot-chat")
+    assert fake.asked == ["/containers/hal0-slot-chat"]
+
+
+async def test_a_container_that_podman_does_not_remove_is_told_in_its_words(podman: Podman, fake: FakePodman) -> None:
+    fake.broken.add("/containers/hal0-slot-chat")
+    with pytest.raises(StepFailed, match="hal0-slot-chat is not removed: storage is wedged"):
+        await podman.remove("hal0-slot-chat")
+    await fake.close()
+    with pytest.raises(HostUnreachable):
+        await podman.remove("hal0-slot-chat")

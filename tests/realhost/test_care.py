@@ -54,6 +54,24 @@ def test_the_doctor_finds_a_host_well_and_names_what_is_broken_since(host: Host)
     assert {card(host)[name]["verdict"] for name in ("units", "podman's socket")} == {"ok"}
 
 
+def test_a_dropin_and_a_container_of_others_are_adopted(host: Host, engine: Engine) -> None:
+    dropin, unit = host.dropin("taken"), "hal0-slot@taken.service"
+    host.shell.run("mkdir", "-p", dropin.rpartition("/")[0])
+    host.shell.write(dropin, "[Service]\nType=exec\nExecStart=\nExecStart=/bin/sleep 3600\n")
+    host.podman("create", "--name", "hal0-slot-taken", engine.image, "/bin/true")
+    host.systemctl("daemon-reload")
+    host.systemctl("start", unit)
+    host.manifest("taken.toml", slot_manifest("taken"))
+    refused = host.hal0("apply", "--limit", "taken", "--timeout", "5", check=False)
+    assert (refused.returncode, "hal0 slot adopt taken" in refused.stdout) == (3, True)
+    host.hal0("slot", "adopt", "taken", "--force")
+    host.until_ready("taken")
+    assert host.container("taken")
+    assert "sleep 3600" in host.shell.run("cat", f"{dropin}.bak").stdout
+    host.hal0("slot", "delete", "taken", "--force")
+    host.shell.run("rm", "-r", dropin.rpartition("/")[0])
+
+
 def test_uninstall_takes_what_bears_the_mark_and_leaves_what_others_made(host: Host) -> None:
     host.shell.run("mkdir", "-p", MINE.rpartition("/")[0])
     host.shell.write(MINE, "[Service]\nType=exec\nExecStart=\nExecStart=/bin/sleep 3600\n")
