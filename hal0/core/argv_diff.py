@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from posixpath import basename
 from typing import NamedTuple
 
+from hal0.core.flags import read
 from hal0.core.masked import masked, masked_words
 from hal0.core.quantity import show_size
 from hal0.core.spec import LABEL_SPEC
@@ -97,7 +98,7 @@ def _read(argv: Sequence[str]) -> _Command:
         if not value.startswith(f"{LABEL_SPEC}="):
             fields.setdefault(_FIELDS.get(name, "options"), []).append(_told(name, value))
     known = {field: tuple(values) for field, values in fields.items()}
-    return _Command(program, {**known, "image": (image,), "args": tuple(_flags(words))})
+    return _Command(program, {**known, "image": (image,), "args": tuple(_flags(tuple(words)))})
 
 
 def _option(word: str, rest: Iterator[str]) -> tuple[str, str]:
@@ -113,18 +114,7 @@ def _told(name: str, value: str) -> str:
     return value if name in _FIELDS else f"{name}={value}" if value else name
 
 
-def _flags(words: Iterable[str]) -> Iterator[str]:
-    """Yield an engine's flags, each with its values; words that no flag precedes come by themselves."""
-    flag: list[str] = []
-    for word in words:
-        is_flag = word.startswith("-") and not _is_number(word)
-        if is_flag and flag:
-            yield " ".join(flag)
-            flag = []
-        flag += word.split("=", 1) if is_flag else [word]
-    if flag:
-        yield " ".join(flag)
-
-
-def _is_number(word: str) -> bool:
-    return word[1:].replace(".", "", 1).isdigit()
+def _flags(words: Sequence[str]) -> Iterator[str]:
+    """Yield an engine's flags, each with its values; words that no flag precedes come together."""
+    for flag in read(words):
+        yield " ".join((flag.name, *flag.values) if flag.key else flag.words)

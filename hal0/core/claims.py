@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from itertools import pairwise
 
 from hal0.core.definition import digest
+from hal0.core.enginekinds import ENGINES
 from hal0.core.facts import Known, Unknown
+from hal0.core.flags import Flag, last_of
 from hal0.core.modelfile import ModelFacts, ModelFile
 from hal0.core.pools import Claim, ClaimSource
 from hal0.core.quantity import show_size
 from hal0.core.schema import Device, Engine
 from hal0.core.spec import SlotSpec
 
-_CONTEXT = ("-c", "--ctx-size")
-_KEYS = ("-ctk", "--cache-type-k")
-_VALUES = ("-ctv", "--cache-type-v")
-_GPU_LAYERS = ("-ngl", "--gpu-layers", "--n-gpu-layers")
-_CACHE_ON_HOST = ("-nkvo", "--no-kv-offload")
+_KEYS = "--cache-type-k"
+_VALUES = "--cache-type-v"
+_CACHE_ON_HOST = frozenset({"-nkvo", "--no-kv-offload"})
 _BLOCK = 32
 _BLOCK_BYTES = {
     "f32": 128,
@@ -87,7 +85,7 @@ def estimate(spec: SlotSpec, facts: ModelFacts) -> Claim:
 
 def is_context_fixed(spec: SlotSpec) -> bool:
     """Return whether arguments state the context, so that ``context_size`` has no say."""
-    return bool(_last(spec.args, _CONTEXT))
+    return _flag(spec, "--ctx-size") is not None
 
 
 def _by_file(spec: SlotSpec, model: ModelFile) -> Claim:
@@ -100,7 +98,7 @@ def _by_file(spec: SlotSpec, model: ModelFile) -> Claim:
 
 def _cache_of_layers(spec: SlotSpec, facts: ModelFacts, tokens: int) -> list[int]:
     """Return the bytes of each layer's KV cache. A context is shared by all --parallel places, not had by each."""
-    keys, values = (_block_bytes(spec.args, names) for names in (_KEYS, _VALUES))
+    keys, values = (_block_bytes(spec, key) for key in (_KEYS, _VALUES))
     token = facts.head_k * keys + facts.head_v * values
     return [heads * token * tokens // _BLOCK for heads in facts.kv_heads]
 
@@ -109,14 +107,15 @@ def _on_gpu(spec: SlotSpec, facts: ModelFacts) -> tuple[int, int]:
     """Return how many layers' weights, and how many layers' caches, count for the slot's pool: the last ones."""
     if spec.device in {Device.CPU, Device.NPU}:
         return facts.layers, facts.layers
-    layers = min(_gpu_layers(spec.args, facts.layers), facts.layers)
-    return layers, 0 if any(word in _CACHE_ON_HOST for word in spec.args) else layers
+    layers = min(_gpu_layers(spec, facts.layers), facts.layers)
+    offload = _flag(spec, "--kv-offload")
+    return layers, 0 if offload and offload.name in _CACHE_ON_HOST else layers
 
 
-def _gpu_layers(args: Sequence[str], layers: int) -> int:
+def _gpu_layers(spec: SlotSpec, layers: int) -> int:
     """Return the layers that the engine is told to put on the GPU; what is not a number means all of them."""
     try:
-        count = int(_last(args, _GPU_LAYERS))
+        count = int(_value(spec, "--gpu-layers"))
     except ValueError:
         return layers
     return count if count >= 0 else layers
@@ -125,26 +124,26 @@ def _gpu_layers(args: Sequence[str], layers: int) -> int:
 def _tokens(spec: SlotSpec, facts: ModelFacts) -> int:
     """Return the context that the engine is started with. Its own arguments come last and win; 0 is the model's."""
     try:
-        tokens = int(_last(spec.args, _CONTEXT))
+        tokens = int(_value(spec, "--ctx-size"))
     except ValueError:
         tokens = spec.context_size or 0
     return tokens if tokens > 0 else facts.context_length
 
 
 def _told_cache(spec: SlotSpec, tokens: int) -> str:
-    types = dict.fromkeys(_last(spec.args, names) or _DEFAULT_TYPE for names in (_KEYS, _VALUES))
+    types = dict.fromkeys(_value(spec, key) or _DEFAULT_TYPE for key in (_KEYS, _VALUES))
     return f"{tokens} tokens, {'/'.join(types)}"
 
 
-def _block_bytes(args: Sequence[str], names: tuple[str, ...]) -> int:
-    return _BLOCK_BYTES.get(_last(args, names), _BLOCK_BYTES[_DEFAULT_TYPE])
+def _block_bytes(spec: SlotSpec, key: str) -> int:
+    return _BLOCK_BYTES.get(_value(spec, key), _BLOCK_BYTES[_DEFAULT_TYPE])
 
 
-def _last(args: Sequence[str], names: tuple[str, ...]) -> str:
-    """Return the last value of a flag, written as two words or with ``=``; empty where it is not given."""
-    found = ""
-    for word, following in pairwise((*args, "")):
-        name, equals, value = word.partition("=")
-        if name in names:
-            found = value if equals else following
-    return found
+def _value(spec: SlotSpec, key: str) -> str:
+    """Return the value of a flag that a slot gives its engine; empty where it gives none."""
+    flag = _flag(spec, key)
+    return flag.values[0] if flag and flag.values else ""
+
+
+def _flag(spec: SlotSpec, key: str) -> Flag | None:
+    return last_of(spec.args, key, ENGINES[spec.engine].flags)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hal0.core.enginekinds import ENGINES
 from hal0.core.schema import Engine, SlotType, UpstreamApi
 
 
@@ -47,13 +48,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     )
 }
 
-_LLAMA_SERVER = {"/v1/rerankings": "/v1/rerank", "/v1/tokenize": "/tokenize", "/v1/infill": "/infill"}
-_PATHS: Mapping[Engine, Mapping[str, str]] = {
-    Engine.LLAMA_SERVER: _LLAMA_SERVER,
-    Engine.CUSTOM: {"/v1/rerankings": "/v1/rerank"},
-}
-
 
 def engine_paths(engine: Engine, own: Mapping[str, str]) -> dict[str, str]:
     """Return where an engine serves those paths that it has elsewhere; a profile's own win."""
-    return {**_PATHS[engine], **own}
+    return {**ENGINES[engine].paths, **own}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeAlias, TypeVar
 
@@ -34,6 +34,7 @@ class Index:
     upstreams: Mapping[str, Located[UpstreamManifest]]
     host: Located[HostManifest] | None
     problems: tuple[ManifestError, ...]
+    seeds: Mapping[str, Located[ProfileManifest]] = field(default_factory=dict)
 
 
 def index(manifests: Sequence[Located[Manifest]], seeds: Sequence[Located[Manifest]]) -> Index:
@@ -56,6 +57,7 @@ def index(manifests: Sequence[Located[Manifest]], seeds: Sequence[Located[Manife
         upstreams,
         hosts[0] if hosts else None,
         tuple(chain.from_iterable(errors)),
+        seeded,
     )
 
 

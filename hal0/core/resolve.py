@@ -13,16 +13,17 @@ from dataclasses import replace
 from hal0.core.breaker import BreakerPolicy
 from hal0.core.documents import ManifestError
 from hal0.core.endpoints import engine_paths
+from hal0.core.enginekinds import ENGINES
 from hal0.core.fields import parse_listen
 from hal0.core.index import Index, exclusion_errors, fallback_errors, index, prefix_of
 from hal0.core.launch import launch, qualified_image
+from hal0.core.profiles import FlatProfile, Profiles, profiles_of, slot_args, torn
 from hal0.core.quantity import show_duration
 from hal0.core.registry import model_spec, registry_errors
 from hal0.core.rejections import good_again
 from hal0.core.render import Templates
 from hal0.core.schema import (
     Device,
-    Engine,
     HostManifest,
     Manifest,
     ModelManifest,
@@ -145,33 +146,39 @@ def _specs(
 ) -> tuple[dict[str, SlotSpec], list[ManifestError]]:
     """Return the spec of every slot whose references hold, and an error for each that doesn't."""
     specs: dict[str, SlotSpec] = {}
-    problems: list[ManifestError] = []
+    profiles = profiles_of(known)
+    problems: list[ManifestError] = list(dict.fromkeys(profiles.errors.values()))
     for name, slot in known.slots.items():
-        model, profile, errors = _references(slot, known, facts)
+        model, profile, errors = _references(slot, known, profiles, facts)
         if model and profile:
             model = known.models.get(models.get(name, ""), model)
-            specs[name] = _spec(slot, model, profile.manifest, facts, host)
+            specs[name] = _spec(slot, model, profile, facts, host)
         problems += errors
     return specs, problems
 
 
 def _references(
-    slot: Located[SlotManifest], known: Index, facts: HostFacts
-) -> tuple[Located[ModelManifest] | None, Located[ProfileManifest] | None, list[ManifestError]]:
+    slot: Located[SlotManifest], known: Index, profiles: Profiles, facts: HostFacts
+) -> tuple[Located[ModelManifest] | None, FlatProfile | None, list[ManifestError]]:
     errors = []
     model = known.models.get(slot.manifest.model)
     if model is None:
         hint = did_you_mean(slot.manifest.model, known.models) or "add a manifest of kind Model"
         errors.append(slot.error(f"no Model {slot.manifest.model!r}", "model", hint=hint))
     wanted = slot.manifest.profile or _default_profile(slot.manifest.device, facts)
-    profile = known.profiles.get(wanted)
-    if profile is None:
+    profile = profiles.flat.get(wanted)
+    if wrong := profiles.errors.get(wanted):
+        errors.append(slot.error(f"profile {wanted!r} is wrong: {wrong}", "profile"))
+    elif profile is None:
         errors.append(_no_profile(slot, wanted, known))
     elif lack := _lack(profile.manifest, facts):
         errors.append(slot.error(f"profile {wanted!r} {lack}", "profile"))
         profile = None
     elif sleepless := _sleepless(slot.manifest, profile.manifest):
         errors.append(slot.error(sleepless[0], "sleep_after", hint=sleepless[1]))
+        profile = None
+    elif apart := torn(slot, profile):
+        errors.append(apart)
         profile = None
     return model, profile, errors
 
@@ -203,9 +210,9 @@ def _sleepless(slot: SlotManifest, profile: ProfileManifest) -> tuple[str, str] 
     """Return why a slot's engine can't sleep, or never would, with a hint; None where it can or need not."""
     if slot.sleep_after is None:
         return None
-    if profile.engine is Engine.CUSTOM:
+    if not ENGINES[profile.engine].sleep:
         hint = "leave it out; if the engine has a flag for it, put that into `args`"
-        return f"profile {profile.name!r} has an engine of its own, which hal0 can't tell to sleep", hint
+        return f"profile {profile.name!r} has an engine that hal0 can't tell to sleep", hint
     if slot.run is RunPolicy.ON_DEMAND and slot.sleep_after >= slot.idle_timeout:
         hint = "make it shorter, idle_timeout longer, or leave it out"
         return f"the slot is stopped after {show_duration(slot.idle_timeout)} unused, before it would sleep", hint
@@ -215,11 +222,12 @@ def _sleepless(slot: SlotManifest, profile: ProfileManifest) -> tuple[str, str] 
 def _spec(
     slot: Located[SlotManifest],
     located: Located[ModelManifest],
-    profile: ProfileManifest,
+    flat: FlatProfile,
     facts: HostFacts,
     host: HostSpec,
 ) -> SlotSpec:
-    own, model, files = slot.manifest, located.manifest, model_spec(located, host.model_dir)
+    own, profile = slot.manifest, flat.manifest
+    model, files = located.manifest, model_spec(located, host.model_dir)
     image = qualified_image(profile.image, host.image_registry) if profile.image else ""
     return SlotSpec(
         name=own.name,
@@ -236,7 +244,7 @@ def _spec(
         idle_timeout=own.idle_timeout,
         sleep_after=own.sleep_after,
         env={**profile.env, **own.env},
-        args=(*profile.args, *own.args),
+        args=slot_args(own, flat),
         memory=own.limits.memory,
         cpus=own.limits.cpus,
         threads=max(1, math.floor(min(own.limits.cpus or facts.cpus, facts.cpus))),

@@ -93,6 +93,9 @@ class Engine(StrEnum):
     """Whose command line a profile speaks. ``custom`` adds no flags: ``args`` is the whole of it."""
 
     LLAMA_SERVER = "llama-server"
+    WHISPER_SERVER = "whisper-server"
+    SD_SERVER = "sd-server"
+    VLLM = "vllm"
     CUSTOM = "custom"
 
 
@@ -250,6 +253,7 @@ class ProfileManifest(Strict):
 
     kind: Literal["Profile"]
     name: Name
+    extends: Name | None = Field(None, description="Profile that this one is made from; what is written here wins")
     engine: Engine = Engine.LLAMA_SERVER
     image: Image | None = Field(None, description="container image; needed by the systemd runtime")
     entrypoint: Line | None = Field(None, description="program in the image, where its own entrypoint isn't the engine")

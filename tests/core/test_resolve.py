@@ -238,7 +238,7 @@ def test_a_reference_that_leads_nowhere_is_named_with_a_hint(text: str, facts: H
             "run: on-demand\nidle_timeout: 5m\nsleep_after: 300",
             "sleep_after: the slot is stopped after 5m unused, before it would sleep",
         ),
-        ("profile: p\nsleep_after: 1m", "sleep_after: profile 'p' has an engine of its own, which hal0 can't tell to "),
+        ("profile: p\nsleep_after: 1m", "sleep_after: profile 'p' has an engine that hal0 can't tell to sleep"),
         ("sleep_after: 0.5s", "sleep_after: input should be greater than or equal to 1"),
     ],
 )

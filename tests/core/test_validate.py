@@ -36,7 +36,7 @@ def errors_of(text: str, file: str = "a.yaml") -> list[str]:
         (SLOT + "run: sometimes\n", "4: run: 'sometimes' is not one of always, on-demand, never"),
         (SLOT + "type: 1\n", "4: type: 1 is not one of llm, embedding, reranking, transcription, tts, image"),
         (SLOT + "drift: heel\n", "4: drift: 'heel' is not one of heal, alert, heal-when-idle (did you mean 'heal'?)"),
-        (PROFILE + "engine: llama\n", "4: engine: 'llama' is not one of llama-server, custom"),
+        (PROFILE + "engine: llama\n", "4: engine: 'llama' is not one of llama-server, whisper-server, "),
         ("kind: Slot\nname: chat\n", "1: model: is required"),
         ("# a comment\nkind: Model\nname: m\n", "2: path: is required"),
         (SLOT + "port: 0\n", "4: port: input should be greater than or equal to 1"),

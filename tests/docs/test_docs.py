@@ -136,6 +136,7 @@ EXAMPLES: dict[str, dict[str, str]] = {
     "Profile": {
         "kind": "Profile",
         "name": "fast",
+        "extends": "llama-server-vulkan",
         "engine": "llama-server",
         "image": "ggml-org/llama.cpp:server",
         "entrypoint": "/app/llama-server",
