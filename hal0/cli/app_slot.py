@@ -88,11 +88,20 @@ def slot_list(as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeNa
 
 
 @app.command("show")
-def slot_show(name: SlotName, as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
+def slot_show(
+    name: SlotName,
+    command: Annotated[
+        bool, typer.Option("--command", help="Show its command line instead, and where each part comes from.")
+    ] = False,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
     """Show one slot: conditions, container, what was changed outside hal0, its last transitions."""
-    from hal0.cli import look
+    from hal0.cli import look, profiles
 
-    raise typer.Exit(look.slot(Options(runtime=runtime, scope=scope), name, as_json=as_json))
+    options = Options(runtime=runtime, scope=scope)
+    raise typer.Exit((profiles.command if command else look.slot)(options, name, as_json=as_json))
 
 
 @app.command("logs")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import get_args
@@ -17,6 +17,7 @@ from hal0.core.wire import Json
 from hal0.errors import UsageError
 from hal0.host.lock import host_lock
 from hal0.loop import operations
+from hal0.loop import profiles as of_profiles
 from hal0.loop.assembly import RuntimeChoice, Settings, make_reconciler, make_runtime, open_host, open_store
 from hal0.loop.history import history_json
 from hal0.loop.reconcile import Leave, Reconciler
@@ -102,6 +103,28 @@ def route(options: Options, model: str | None, path: str) -> Json:
     """Look at the host and return where a request would go. Upstreams are not asked for their lists."""
     endpoint = endpoint_of(path)
     return asyncio.run(_looked(options, lambda reconciler: explain(routes(reconciler.snapshot), model, endpoint)))
+
+
+def resolved(options: Options, name: str) -> Json:
+    """Look at the host and return a slot's command line with its origins."""
+    return asyncio.run(_asked(options, lambda reconciler: of_profiles.resolved(reconciler, name), look=True))
+
+
+def profiles(options: Options) -> Json:
+    """Return all profiles. The host is not looked at."""
+    return asyncio.run(_asked(options, of_profiles.profiles))
+
+
+def profile(options: Options, name: str) -> Json:
+    """Return one profile. The host is not looked at."""
+    return asyncio.run(_asked(options, lambda reconciler: of_profiles.profile(reconciler, name)))
+
+
+async def _asked(options: Options, view: Callable[[Reconciler], Awaitable[Json]], *, look: bool = False) -> Json:
+    async with looking(options) as reconciler:
+        if look:
+            await reconciler.survey()
+        return await view(reconciler)
 
 
 async def _looked(options: Options, view: Callable[[Reconciler], Json]) -> Json:

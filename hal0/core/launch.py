@@ -38,13 +38,15 @@ class Owner(StrEnum):
 class Part(NamedTuple):
     """Words of a command line that belong together, and the manifest key that they come from.
 
-    ``at`` is the place of the first one in the slot's ``args``, for those.
+    ``at`` is the place of the first one in the slot's ``args``, for those. ``flag`` is the key of an engine's flag;
+    empty for what podman reads.
     """
 
     words: tuple[str, ...]
     owner: Owner = Owner.HAL0
     key: str = ""
     at: int = 0
+    flag: str = ""
 
 
 class Composed(NamedTuple):
@@ -83,11 +85,11 @@ def own_parts(spec: SlotSpec) -> tuple[Part, ...]:
     if kind.mmproj and spec.mmproj_path:
         parts.append(Part((kind.mmproj, "{mmproj}"), Owner.MODEL, "mmproj"))
     if kind.context and spec.context_size is not None:
-        parts.append(Part((kind.context, "{context_size}"), Owner.SLOT, "context_size"))
+        parts.append(Part((kind.context, str(spec.context_size)), Owner.SLOT, "context_size"))
     if kind.sleep and spec.sleep_after is not None:
         parts.append(Part((kind.sleep, str(math.ceil(spec.sleep_after))), Owner.SLOT, "sleep_after"))
     if kind.threads:
-        parts.append(Part((kind.threads, "{threads}"), Owner.SLOT, "limits.cpus"))
+        parts.append(Part((kind.threads, str(spec.threads)), Owner.SLOT, "limits.cpus"))
     if words := kind.types.get(spec.type):
         parts.append(Part(words, Owner.SLOT, "type"))
     return tuple(parts)
@@ -119,9 +121,9 @@ def _engine(spec: SlotSpec) -> Iterator[Part]:
     own = own_parts(spec)
     for flag in merged([*(part.words for part in own), spec.args], ENGINES[spec.engine].flags):
         if flag.layer < len(own):
-            yield own[flag.layer]._replace(words=flag.words)
+            yield own[flag.layer]._replace(words=flag.words, flag=flag.key)
         else:
-            yield Part(flag.words, Owner.ARGS, "args", flag.at)
+            yield Part(flag.words, Owner.ARGS, "args", flag.at, flag.key)
 
 
 def _filled(parts: Iterable[Part], spec: SlotSpec, *, model: str, mmproj: str, host: str, port: str) -> Iterator[Part]:

@@ -36,13 +36,6 @@ class FlatProfile:
         """Its engine's row."""
         return ENGINES[self.manifest.engine]
 
-    def origin(self, key: str, name: str = "") -> Profile:
-        """Return the profile that a key is from, or an entry of ``env`` or ``paths``; itself where none says it."""
-        for profile in self.chain:
-            if key in profile.manifest.model_fields_set and (not name or name in getattr(profile.manifest, key)):
-                return profile
-        return self.chain[0]
-
 
 @dataclass(frozen=True)
 class Profiles:

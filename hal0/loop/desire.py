@@ -54,6 +54,7 @@ class Source:
     )
     seeds: tuple[Located[Manifest], ...] = field(default_factory=seed_profiles)
     texts: Mapping[str, str] = field(default_factory=dict, init=False, repr=False)
+    manifests: tuple[Located[Manifest], ...] = field(default=(), init=False, repr=False)
     _ports: Mapping[str, int] = field(default_factory=dict, init=False, repr=False)
     _last: tuple[object, Desired] | None = field(default=None, init=False, repr=False)
 
@@ -63,7 +64,7 @@ class Source:
         While nothing has changed, the answer is the same object.
         """
         found, models = await self.root.load(), self._models
-        self.texts = found.texts
+        self.texts, self.manifests = found.texts, found.manifests
         store = self.store
         known = (store.specs, store.trials.good, store.trials.rejections, self._ports)
         given = (found.manifests, found.errors, found.revision, known, models)

@@ -19,6 +19,7 @@ from hal0.web.acts import SlotActs
 from hal0.web.bodies import Signed, Who, parsed
 from hal0.web.local import local_only, streamed
 from hal0.web.numbers import whole_number
+from hal0.web.profiles import ProfileViews
 
 _MOST_LINES = 10_000
 
@@ -47,6 +48,7 @@ class Api:
             web.post("/api/apply", local_only(self.apply)),
             web.post("/api/rollback", local_only(self.rollback)),
             *SlotActs(self._reconciler).routes(),
+            *ProfileViews(self._reconciler).routes(),
         ]
 
     async def health(self, _: web.Request) -> web.Response:
