@@ -12,10 +12,11 @@ from worlds import FACTS, SEEDS, TEMPLATES
 
 from hal0.core.documents import Document
 from hal0.core.endpoints import ENDPOINTS
-from hal0.core.resolve import SEED_PROFILES, resolve
+from hal0.core.resolve import resolve
 from hal0.core.routes import Listing
 from hal0.core.schedule import Verdict
 from hal0.core.schema import Abort, Device, DriftPolicy, Engine, Manifest, RunPolicy, SlotType, UpstreamApi
+from hal0.core.seeds import SEED_PROFILES
 from hal0.core.spec import Desired, DesiredSlot, HostFacts, Serving, SlotSpec, UpstreamSpec
 from hal0.core.state import SlotState
 from hal0.core.status import SlotStatus, Snapshot
@@ -204,7 +205,10 @@ def manifest_sets(draw: st.DrawFn, facts: HostFacts, *, max_slots: int = 4) -> l
         if draw(st.booleans()):
             slot |= {"profile": draw(st.sampled_from(profile_names)), "device": draw(_devices(*Device)).value}
         elif facts.runtime == "systemd":
-            slot["device"] = draw(_devices(*SEED_PROFILES)).value
+            kind, device = draw(st.sampled_from(sorted(SEED_PROFILES)))
+            slot |= {"type": kind.value, "device": device.value}
+        elif slot.get("type") == "tts":
+            slot["type"] = "llm"  # the seed for speech is a container
         if draw(st.booleans()):
             slot["port"] = 8090 - at
         if draw(st.booleans()):

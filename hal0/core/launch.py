@@ -189,6 +189,8 @@ def _given(spec: SlotSpec) -> Iterator[Part]:
         yield from (Part((f"{option}={value}",), Owner.PROFILE, key) for value in values)
     for name, value in sorted(spec.env.items()):
         yield Part((f"--env={name}={value}",), Owner.SLOT, f"env.{name}")
+    if spec.shm_size is not None:
+        yield Part((f"--shm-size={spec.shm_size}b",), Owner.PROFILE, "shm_size")
     if spec.entrypoint:
         yield Part((f"--entrypoint={spec.entrypoint}",), Owner.PROFILE, "entrypoint")
 

@@ -23,7 +23,6 @@ from hal0.core.registry import model_spec, registry_errors
 from hal0.core.rejections import good_again
 from hal0.core.render import Templates
 from hal0.core.schema import (
-    Device,
     HostManifest,
     Manifest,
     ModelManifest,
@@ -32,16 +31,9 @@ from hal0.core.schema import (
     SlotManifest,
     UpstreamManifest,
 )
+from hal0.core.seeds import seed_profile
 from hal0.core.spec import Desired, DesiredSlot, HostFacts, HostSpec, Placing, PoolSpec, Serving, SlotSpec, UpstreamSpec
 from hal0.core.validate import Located, did_you_mean
-
-SEED_PROFILES: Mapping[Device, str] = {
-    Device.CPU: "llama-server-cpu",
-    Device.GPU_VULKAN: "llama-server-vulkan",
-    Device.GPU_ROCM: "llama-server-rocm",
-    Device.GPU_CUDA: "llama-server-cuda",
-}
-EMBEDDED_PROFILE = "embedded"
 
 
 def resolve(
@@ -165,7 +157,7 @@ def _references(
     if model is None:
         hint = did_you_mean(slot.manifest.model, known.models) or "add a manifest of kind Model"
         errors.append(slot.error(f"no Model {slot.manifest.model!r}", "model", hint=hint))
-    wanted = slot.manifest.profile or _default_profile(slot.manifest.device, facts)
+    wanted = slot.manifest.profile or seed_profile(slot.manifest.type, slot.manifest.device, facts.runtime)
     profile = profiles.flat.get(wanted)
     if wrong := profiles.errors.get(wanted):
         errors.append(slot.error(f"profile {wanted!r} is wrong: {wrong}", "profile"))
@@ -183,15 +175,9 @@ def _references(
     return model, profile, errors
 
 
-def _default_profile(device: Device, facts: HostFacts) -> str:
-    if facts.runtime == "process" and device is Device.CPU:
-        return EMBEDDED_PROFILE
-    return SEED_PROFILES.get(device, "")
-
-
 def _no_profile(slot: Located[SlotManifest], wanted: str, known: Index) -> ManifestError:
     if not wanted:
-        message = f"device {slot.manifest.device.value} has no seed profile"
+        message = f"device {slot.manifest.device.value} has no seed profile for type {slot.manifest.type.value}"
         return slot.error(message, "device", hint="name a profile of your own")
     hint = did_you_mean(wanted, known.profiles) or "known: " + ", ".join(sorted(known.profiles))
     return slot.error(f"no Profile {wanted!r}", "profile", hint=hint)
@@ -266,6 +252,7 @@ def _spec(
         placing=_placing(own),
         replace=own.replace,
         mmproj_path=files.mmproj,
+        shm_size=profile.shm_size,
     )
 
 

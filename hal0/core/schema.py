@@ -142,7 +142,7 @@ class SlotManifest(Strict):
     name: Name
     type: SlotType = SlotType.LLM
     model: ModelId = Field(description="name or alias of a Model manifest")
-    profile: Name | None = Field(None, description="Profile; by default the seed profile of the device")
+    profile: Name | None = Field(None, description="Profile; by default the seed profile of type and device")
     device: Device = Device.CPU
     run: RunPolicy = RunPolicy.ALWAYS
     port: Port | None = Field(None, description="loopback port; by default the next free one, remembered")
@@ -262,7 +262,10 @@ class ProfileManifest(Strict):
     env: Env = Field(default_factory=dict)
     devices: list[Line] = Field(default_factory=list, description="host devices, or CDI names")
     groups: list[Line] = Field(default_factory=list, description="further groups inside the container")
-    mounts: list[Line] = Field(default_factory=list, description="host:container[:ro] in podman's spelling")
+    mounts: list[Line] = Field(
+        default_factory=list, description="host:container[:ro] in podman's spelling; container alone is a fresh volume"
+    )
+    shm_size: Size | None = Field(None, description="shared memory of the container; by default podman's 64 MB")
     port: Port = Field(8080, description="port that the engine listens on inside the container")
     probe: str = Field("/health", pattern=r"^/[!-~]*$", description="path that answers 200 when the model is loaded")
     paths: dict[EnginePath, EnginePath] = Field(

@@ -179,6 +179,7 @@ class SlotSpec:
     replace: Replace = Replace.AUTO
     unit: str = ""
     mmproj_path: str = ""
+    shm_size: int | None = None
 
     @property
     def key(self) -> str:

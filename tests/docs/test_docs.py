@@ -146,6 +146,7 @@ EXAMPLES: dict[str, dict[str, str]] = {
         "devices": "[/dev/dri]",
         "groups": "[video, render]",
         "mounts": "['/srv/cache:/cache:ro']",
+        "shm_size": "2Gi",
         "port": "8080",
         "probe": "/health",
         "paths": "{/v1/audio/transcriptions: /inference}",
