@@ -35,6 +35,8 @@ class EngineKind:
 
 
 _LLAMA_FLAGS = """\
+--help -h --usage
+--cache-list -cl
 --model -m
 --alias -a
 --threads -t
@@ -57,11 +59,13 @@ _LLAMA_FLAGS = """\
 --cache-type-v -ctv
 --defrag-thold -dt
 --load-mode -lm
+--lazy-mode -lzm
 --mmap --no-mmap
 --device -dev
 --override-tensor -ot
 --cpu-moe -cmoe
 --n-cpu-moe -ncmoe
+--n-cpu-ffn -ncffn
 --gpu-layers -ngl --n-gpu-layers
 --split-mode -sm
 --tensor-split -ts
@@ -77,6 +81,7 @@ _LLAMA_FLAGS = """\
 --control-vector
 --control-vector-scaled
 --model-url -mu
+--docker-repo -dr
 --hf-repo -hf -hfr
 --hf-file -hff
 --hf-token -hft
@@ -120,6 +125,9 @@ _LLAMA_FLAGS = """\
 --host
 --port
 --api-prefix
+--cors-credentials --no-cors-credentials
+--models-autoload --no-models-autoload
+--agent -ag -no-ag --no-agent
 --ui-config --webui-config
 --ui-config-file --webui-config-file
 --ui-mcp-proxy --webui-mcp-proxy --no-ui-mcp-proxy --no-webui-mcp-proxy
@@ -136,11 +144,28 @@ _LLAMA_FLAGS = """\
 --slot-save-path
 --jinja --no-jinja
 --reasoning -rea
+--reasoning-preserve --no-reasoning-preserve
+--skip-chat-parsing --no-skip-chat-parsing
 --chat-template
 --chat-template-file
 --prefill-assistant --no-prefill-assistant
 --slot-prompt-similarity -sps
 --sleep-idle-seconds
+--draft-max --draft --draft-n
+--draft-min --draft-n-min
+--draft-p-split --spec-draft-p-split
+--draft-p-min --spec-draft-p-min
+--spec-draft-backend-sampling --no-spec-draft-backend-sampling
+--hf-repo-draft -hfd -hfrd --spec-draft-hf
+--cpu-mask-draft -Cd --spec-draft-cpu-mask
+--cpu-range-draft -Crd --spec-draft-cpu-range
+--cpu-strict-draft --spec-draft-cpu-strict
+--prio-draft --spec-draft-prio
+--poll-draft --spec-draft-poll
+--cpu-mask-batch-draft -Cbd --spec-draft-cpu-mask-batch
+--cpu-strict-batch-draft --spec-draft-cpu-strict-batch
+--prio-batch-draft --spec-draft-prio-batch
+--poll-batch-draft --spec-draft-poll-batch
 --model-draft -md --spec-draft-model
 --gpu-layers-draft -ngld --n-gpu-layers-draft --spec-draft-ngl
 --device-draft -devd --spec-draft-device
