@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from worlds import SEEDS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _LOOK = """
@@ -43,7 +44,7 @@ def test_templates_units_and_seed_profiles_are_found_in_a_wheel(installed: Path)
     )
     assert done.stdout.split() == [
         *("slot.conf.j2", "process.toml.j2", "hal0-slot@.service", "hal0.target"),
-        *("embedded", "llama-server-cpu", "llama-server-cuda", "llama-server-rocm", "llama-server-vulkan"),
+        *sorted(seed.manifest.name for seed in SEEDS),
     ]
 
 
