@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import quote
 
 from hal0.cli import client
 from hal0.cli.apply import View, by_daemon, by_self
+from hal0.cli.ask import of
 from hal0.cli.options import Options, who
 from hal0.core.quantity import parse_duration
 from hal0.errors import UsageError
@@ -34,7 +34,7 @@ def act(options: Options, asked: Asked, *, as_json: bool) -> int:
     """Have it done, show what happens, and return the exit code."""
     view, seconds = View(show_diff=False, as_json=as_json), _seconds(asked.lasting)
     if client.is_running(options.scope):
-        by_daemon(options, f"/api/slots/{quote(asked.slot, safe='')}/{asked.verb}", _body(asked, seconds), view)
+        by_daemon(options, of("slots", asked.slot, asked.verb), _body(asked, seconds), view)
     else:
         from hal0.loop import acts
 

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
-from hal0.cli import client, show
+from hal0.cli import show
 from hal0.cli.acts import Asked, act
+from hal0.cli.ask import asked, of
 from hal0.cli.options import Options
-from hal0.core.wire import Json
 from hal0.errors import UsageError
+
+if TYPE_CHECKING:
+    from hal0.core.wire import Json
 
 
 def adopt(options: Options, name: str, timeout: float, *, force: bool, as_json: bool) -> int:
     """Show what is in a slot's place, ask, take it over, and return the exit code."""
-    if client.is_running(options.scope):
-        found = client.get(options.scope, f"/api/slots/{quote(name, safe='')}/adopt")
-    else:
-        found = asyncio.run(_own_look(options, name))
+    found = asked(options, of("slots", name, "adopt"), lambda: asyncio.run(_own_look(options, name)))
     if not force:
         show.say(_shown(found))
         _confirm(found)
-    asked = Asked("adopt", name, "", None, timeout, wait=True, seen=found["seen"])
-    return act(options, asked, as_json=as_json)
+    request = Asked("adopt", name, "", None, timeout, wait=True, seen=found["seen"])
+    return act(options, request, as_json=as_json)
 
 
 def _shown(found: Json) -> Iterator[str]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import quote
 
-from hal0.cli import client, show
+from hal0.cli import show
+from hal0.cli.ask import of, told
 from hal0.cli.options import Options, who
 from hal0.errors import UsageError
 
 _NOT_SETTLED = 3
-_PATIENCE = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +45,14 @@ def edit(options: Options, name: str, keys: SlotOptions, *, as_json: bool) -> in
             "nothing is to be changed",
             hint="give at least one of --model, --port, --ctx-size, --provider, --hardware",
         )
-    return _told(options, "PATCH", _path(name), {**keys.given(), "who": who()}, name, as_json=as_json)
+    return _told(options, "PATCH", of("slots", name), {**keys.given(), "who": who()}, name, as_json=as_json)
 
 
 def delete(options: Options, name: str, *, force: bool, as_json: bool) -> int:
     """Remove a slot and its manifest, and return the exit code."""
     if not force and not _confirmed(name):
         raise UsageError(f"slot {name!r} stays: nothing was changed", hint="--force does not ask")
-    return _told(options, "DELETE", _path(name), {"who": who()}, name, as_json=as_json)
+    return _told(options, "DELETE", of("slots", name), {"who": who()}, name, as_json=as_json)
 
 
 def _confirmed(name: str) -> bool:
@@ -64,31 +62,28 @@ def _confirmed(name: str) -> bool:
 
 
 def _told(options: Options, method: str, path: str, body: dict[str, Any], name: str, *, as_json: bool) -> int:
-    if client.is_running(options.scope):
-        found = json.loads("".join(client.lines(options.scope, method, path, body, timeout=_PATIENCE)))
-    else:
-        import asyncio
-
-        found = asyncio.run(_by_self(options, method, body, name))
-    show.say([json.dumps(found, indent=2)] if as_json else show.authored_text(found))
+    found = told(options, method, path, body, lambda: _by_self(options, method, body, name))
+    show.found(found, show.authored_text, as_json=as_json)
     if found["warning"]:
         show.warn(found["warning"])
     return 0 if found["settled"] else _NOT_SETTLED
 
 
-async def _by_self(options: Options, method: str, body: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _by_self(options: Options, method: str, body: Mapping[str, Any], name: str) -> dict[str, Any]:
+    import asyncio
+
     from hal0.cli.local import acting
     from hal0.loop import authoring
 
     keys = {key: value for key, value in body.items() if key not in {"name", "who"}}
-    async with acting(replace(options, limit=[name])) as reconciler:
-        if method == "POST":
-            said = {key: value for key, value in keys.items() if value is not None}
-            return await authoring.create(reconciler, name, said, who=body["who"])
-        if method == "PATCH":
-            return await authoring.edit(reconciler, name, keys, who=body["who"])
-        return await authoring.delete(reconciler, name, who=body["who"])
 
+    async def run() -> dict[str, Any]:
+        async with acting(replace(options, limit=[name])) as reconciler:
+            if method == "POST":
+                said = {key: value for key, value in keys.items() if value is not None}
+                return await authoring.create(reconciler, name, said, who=body["who"])
+            if method == "PATCH":
+                return await authoring.edit(reconciler, name, keys, who=body["who"])
+            return await authoring.delete(reconciler, name, who=body["who"])
 
-def _path(name: str) -> str:
-    return f"/api/slots/{quote(name, safe='')}"
+    return asyncio.run(run())

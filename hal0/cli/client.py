@@ -63,12 +63,6 @@ def get(scope: str | None, path: str, *, timeout: float = _DEADLINE) -> Any:
         return json.load(answer)
 
 
-def post(scope: str | None, path: str, body: dict[str, Any]) -> Any:
-    """Ask something of the daemon, and return the JSON that it answers."""
-    with _answer(scope, "POST", path, body, _DEADLINE) as answer:
-        return json.load(answer)
-
-
 def lines(
     scope: str | None, method: str, path: str, body: dict[str, Any] | None = None, *, timeout: float | None = None
 ) -> Generator[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hal0.cli import client, show
 from hal0.cli.install import unit_texts
@@ -16,9 +16,11 @@ from hal0.cli.local import looking, settings
 from hal0.cli.options import Options
 from hal0.core.conditions import ConditionType
 from hal0.core.doctor import report_json
-from hal0.core.wire import Json
 from hal0.errors import Hal0Error, StepFailed
 from hal0.loop.checkup import Running, examine
+
+if TYPE_CHECKING:
+    from hal0.core.wire import Json
 
 _COLOURS = {"ok": "32", "warn": "33", "fail": "31", "unknown": "36"}
 _WORDS = {"ok": "ok", "warn": "warn", "fail": "FAIL", "unknown": "?"}
@@ -33,7 +35,7 @@ def doctor(options: Options, *, as_json: bool) -> int:
     found = settings(options.path, options.runtime, options.scope)
     running = _told(picture) if picture else asyncio.run(_seen(options))
     card = report_json(asyncio.run(examine(found, unit_texts(found.scope, found.root), running, time.time())))
-    show.say([json.dumps(card, indent=2)] if as_json else card_text(card))
+    show.found(card, card_text, as_json=as_json)
     return StepFailed.exit_code if card["counts"]["fail"] else 0
 
 

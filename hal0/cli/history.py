@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from hal0.cli import client, show
+from hal0.cli import show
+from hal0.cli.ask import asked
 from hal0.cli.options import Options
 from hal0.core.quantity import show_duration
 
@@ -15,17 +15,18 @@ _HEAD = ("WHEN", "GENERATION", "REVISION", "WHO", "RESULT", "TOOK", "CHANGES", "
 
 def history(options: Options, *, lines: int, as_json: bool) -> int:
     """Print the last applies."""
-    if client.is_running(options.scope):
-        found: dict[str, Any] = client.get(options.scope, f"/api/history?limit={lines}")
-    else:
+
+    def own() -> dict[str, Any]:
         from hal0.cli import local
 
-        found = local.history(options, limit=lines)
-    show.say([json.dumps(found, indent=2)] if as_json else _table(found["applies"]))
+        return local.history(options, limit=lines)
+
+    show.found(asked(options, "/api/history", own, {"limit": lines}), _table, as_json=as_json)
     return 0
 
 
-def _table(applies: list[dict[str, Any]]) -> Iterator[str]:
+def _table(found: dict[str, Any]) -> Iterator[str]:
+    applies = found["applies"]
     if not applies:
         yield "Nothing was applied yet, as far as hal0 remembers."
         return

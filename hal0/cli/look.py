@@ -5,33 +5,35 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote, urlencode
 
 from hal0.cli import client, show
+from hal0.cli.ask import asked, of
 from hal0.cli.options import Options
 
 
 def status(options: Options, *, as_json: bool) -> int:
     """Print the whole picture."""
-    picture = _picture(options)
-    show.say([json.dumps(picture, indent=2)] if as_json else show.status_text(picture))
+    show.found(_picture(options), show.status_text, as_json=as_json)
     return 0
 
 
 def slots(options: Options, *, as_json: bool) -> int:
     """Print the table of slots."""
-    found = _picture(options)
-    if as_json:
-        show.say([json.dumps({"version": found["version"], "slots": found["slots"]}, indent=2)])
-    else:
-        show.say(show.slots_text(found["slots"]))
+    picture = _picture(options)
+    only = {key: picture[key] for key in ("version", "slots")}
+    show.found(only, lambda found: show.slots_text(found["slots"]), as_json=as_json)
     return 0
 
 
 def slot(options: Options, name: str, *, as_json: bool) -> int:
     """Print one slot in full."""
-    found = _daemon_slot(options, name) if client.is_running(options.scope) else _own_slot(options, name)
-    show.say([json.dumps(found, indent=2)] if as_json else show.slot_text(found))
+
+    def own() -> dict[str, Any]:
+        from hal0.cli import local
+
+        return local.slot(options, name)
+
+    show.found(asked(options, of("slots", name), own), show.slot_text, as_json=as_json)
     return 0
 
 
@@ -55,40 +57,29 @@ def logs(options: Options, name: str, *, lines: int, follow: bool, as_json: bool
 
 def route(options: Options, model: str | None, path: str, *, as_json: bool) -> int:
     """Print where a request would go and why; 1 where it goes nowhere."""
-    if client.is_running(options.scope):
-        query = urlencode({"model": model or "", "path": path})
-        found: dict[str, Any] = client.get(options.scope, f"/api/route?{query}")
-    else:
+
+    def own() -> dict[str, Any]:
         from hal0.cli import local
 
-        found = local.route(options, model, path)
-    show.say([json.dumps(found, indent=2)] if as_json else show.route_text(found))
+        return local.route(options, model, path)
+
+    found = asked(options, "/api/route", own, {"model": model or "", "path": path})
+    show.found(found, show.route_text, as_json=as_json)
     return int(bool(found["code"]))
 
 
 def _picture(options: Options) -> dict[str, Any]:
-    if client.is_running(options.scope):
-        found: dict[str, Any] = client.get(options.scope, "/api/status")
-        return found
-    from hal0.cli import local
+    def own() -> dict[str, Any]:
+        from hal0.cli import local
 
-    return local.picture(options)
+        return local.picture(options)
 
-
-def _daemon_slot(options: Options, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = client.get(options.scope, f"/api/slots/{quote(name, safe='')}")
-    return found
-
-
-def _own_slot(options: Options, name: str) -> dict[str, Any]:
-    from hal0.cli import local
-
-    return local.slot(options, name)
+    return asked(options, "/api/status", own)
 
 
 def _daemon_logs(options: Options, name: str, lines: int, *, follow: bool) -> Iterator[str]:
     query = f"lines={lines}" + ("&follow=1" if follow else "")
-    return client.lines(options.scope, "GET", f"/api/slots/{quote(name, safe='')}/logs?{query}")
+    return client.lines(options.scope, "GET", f"{of('slots', name, 'logs')}?{query}")
 
 
 def _own_logs(options: Options, name: str, lines: int, *, follow: bool) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from hal0.cli import client, show
+from hal0.cli.ask import asked, told
 from hal0.cli.client import DaemonError
 from hal0.cli.options import Options, who
 from hal0.cli.progress import Progress
@@ -18,25 +19,23 @@ if TYPE_CHECKING:
     from hal0.loop.reconcile import Reconciler
 
 _DIFFERS = 3
-_PATIENCE = 120.0
 
 
 def listed(options: Options, *, as_json: bool) -> int:
     """Print the table of models."""
-    found = _models(options)
-    show.say([json.dumps(found, indent=2)] if as_json else list_text(found))
+    show.found(_models(options), list_text, as_json=as_json)
     return 0
 
 
 def shown(options: Options, name: str, *, as_json: bool) -> int:
     """Print one model in full."""
-    if client.is_running(options.scope):
-        found: dict[str, Any] = client.get(options.scope, _path(name))
-    else:
+
+    def own() -> dict[str, Any]:
         from hal0.loop import models
 
-        found = _by_self(options, lambda reconciler: models.model(reconciler, name))
-    show.say([json.dumps(found, indent=2)] if as_json else show_text(found))
+        return _by_self(options, lambda reconciler: models.model(reconciler, name))
+
+    show.found(asked(options, _path(name), own), show_text, as_json=as_json)
     return 0
 
 
@@ -66,15 +65,13 @@ def removed(options: Options, name: str, *, force: bool, as_json: bool) -> int:
     """Remove a model's files."""
     if not force and not _confirmed(name):
         raise UsageError(f"the files of {name!r} stay: nothing was changed", hint="--force does not ask")
-    if client.is_running(options.scope):
-        lines = client.lines(options.scope, "DELETE", _path(name), {"who": who()}, timeout=_PATIENCE)
-        found = json.loads("".join(lines))
-    else:
+
+    def own() -> dict[str, Any]:
         from hal0.loop import models
 
-        found = _by_self(options, lambda reconciler: models.remove(reconciler, name), writes=True)
-    text = f"{found['model']}: {show_size(found['freed_bytes'])} freed, {found['path']}"
-    show.say([json.dumps(found, indent=2)] if as_json else [text])
+        return _by_self(options, lambda reconciler: models.remove(reconciler, name), writes=True)
+
+    show.found(told(options, "DELETE", _path(name), {"who": who()}, own), remove_text, as_json=as_json)
     return 0
 
 
@@ -139,6 +136,11 @@ def show_text(model: dict[str, Any]) -> Iterator[str]:
     yield from (f"  {key:<14} {value}" for key, value in facts.items() if value)
 
 
+def remove_text(found: dict[str, Any]) -> Iterator[str]:
+    """Yield what was removed."""
+    yield f"{found['model']}: {show_size(found['freed_bytes'])} freed, {found['path']}"
+
+
 def verify_text(end: dict[str, Any]) -> Iterator[str]:
     """Yield what a model's files are, and whether that is what they should be."""
     yield from (f"{file['sha256']}  {file['path']}" for file in end["files"])
@@ -188,12 +190,12 @@ def _confirmed(name: str) -> bool:
 
 
 def _models(options: Options) -> dict[str, Any]:
-    if client.is_running(options.scope):
-        found: dict[str, Any] = client.get(options.scope, "/api/models")
-        return found
-    from hal0.loop import models
+    def own() -> dict[str, Any]:
+        from hal0.loop import models
 
-    return _by_self(options, models.models)
+        return _by_self(options, models.models)
+
+    return asked(options, "/api/models", own)
 
 
 def _watch(options: Options, verb: str, name: str, *, as_json: bool) -> dict[str, Any]:

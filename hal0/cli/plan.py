@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,10 +18,7 @@ _CHANGES_PENDING = 2
 def plan(options: Options, *, show_diff: bool, detailed: bool, as_json: bool) -> int:
     """Print what apply would do, and return the exit code."""
     found = _found(options)
-    if as_json:
-        show.say([json.dumps(found, indent=2)])
-    else:
-        show.say(show.plan_text(found, diffs=show_diff))
+    show.found(found, lambda plan: show.plan_text(plan, diffs=show_diff), as_json=as_json)
     return _CHANGES_PENDING if detailed and found["changes"] else 0
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
-from urllib.parse import urlencode
 
-from hal0.cli import client, show
+from hal0.cli import show
+from hal0.cli.ask import asked_of
 from hal0.cli.options import Options
 from hal0.core.quantity import show_size
 
@@ -18,22 +18,18 @@ _WIDTH = 9
 
 def probe(options: Options, *, as_json: bool) -> int:
     """Print what this machine has."""
-    if options.path is None and client.is_running(options.scope):
-        found: dict[str, Any] = client.get(options.scope, "/api/hardware")
-    else:
-        found = asyncio.run(_own_machine(options))
-    show.say([json.dumps(found, indent=2)] if as_json else machine_text(found))
+    found = asked_of(options, "/api/hardware", lambda: asyncio.run(_own_machine(options)))
+    show.found(found, machine_text, as_json=as_json)
     return 0
 
 
 def fit(options: Options, model: str, context_size: int | None, device: str | None, *, as_json: bool) -> int:
     """Print whether a model fits, and return the exit code."""
-    if options.path is None and client.is_running(options.scope):
-        asked = {"model": model, "ctx_size": context_size or 0} | ({"device": device} if device else {})
-        found: dict[str, Any] = client.get(options.scope, f"/api/hardware/fit?{urlencode(asked)}")
-    else:
-        found = asyncio.run(_own_fit(options, model, context_size, device))
-    show.say([json.dumps(found, indent=2)] if as_json else fit_text(found))
+    query: dict[str, str | int] = {"model": model, "ctx_size": context_size or 0}
+    query |= {"device": device} if device else {}
+    own = partial(_own_fit, options, model, context_size, device)
+    found = asked_of(options, "/api/hardware/fit", lambda: asyncio.run(own()), query)
+    show.found(found, fit_text, as_json=as_json)
     return 0 if found["fits"] in {"now", "later"} else _DOES_NOT_FIT
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
 
-from hal0.cli import client, show
+from hal0.cli import show
+from hal0.cli.ask import asked, asked_of, of
 from hal0.cli.options import Options
 
 _WIDEST = 56
@@ -17,41 +16,43 @@ _WIDEST = 56
 
 def listing(options: Options, *, as_json: bool) -> int:
     """Print the table of profiles."""
-    if options.path is None and client.is_running(options.scope):
-        found: dict[str, Any] = client.get(options.scope, "/api/profiles")
-    else:
+
+    def own() -> dict[str, Any]:
         from hal0.cli import local
 
-        found = local.profiles(options)
-    show.say([json.dumps(found, indent=2)] if as_json else _list_text(found["profiles"]))
+        return local.profiles(options)
+
+    show.found(asked_of(options, "/api/profiles", own), _list_text, as_json=as_json)
     return 0
 
 
 def show_one(options: Options, name: str, *, as_json: bool) -> int:
     """Print one profile in full; 1 where it is wrong."""
-    if options.path is None and client.is_running(options.scope):
-        found: dict[str, Any] = client.get(options.scope, f"/api/profiles/{quote(name, safe='')}")
-    else:
+
+    def own() -> dict[str, Any]:
         from hal0.cli import local
 
-        found = local.profile(options, name)
-    show.say([json.dumps(found, indent=2)] if as_json else _profile_text(found))
+        return local.profile(options, name)
+
+    found = asked_of(options, of("profiles", name), own)
+    show.found(found, _profile_text, as_json=as_json)
     return int(bool(found["error"]))
 
 
 def command(options: Options, slot: str, *, as_json: bool) -> int:
     """Print a slot's command line with the origin of each part."""
-    if client.is_running(options.scope):
-        found: dict[str, Any] = client.get(options.scope, f"/api/slots/{quote(slot, safe='')}/resolved")
-    else:
+
+    def own() -> dict[str, Any]:
         from hal0.cli import local
 
-        found = local.resolved(options, slot)
-    show.say([json.dumps(found, indent=2)] if as_json else _command_text(found))
+        return local.resolved(options, slot)
+
+    show.found(asked(options, of("slots", slot, "resolved"), own), _command_text, as_json=as_json)
     return 0
 
 
-def _list_text(profiles: list[dict[str, Any]]) -> Iterator[str]:
+def _list_text(found: dict[str, Any]) -> Iterator[str]:
+    profiles = found["profiles"]
     rows = [
         (
             own["name"],

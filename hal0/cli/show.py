@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from hal0.core.engines import is_stand_in
@@ -219,6 +220,11 @@ def say(lines: Iterable[str]) -> None:
     for line in lines:
         sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+def found(what: dict[str, Any], text: Callable[[dict[str, Any]], Iterable[str]], *, as_json: bool) -> None:
+    """Print what was found: as JSON, or as the text that is made of it."""
+    say([json.dumps(what, indent=2)] if as_json else text(what))
 
 
 def hint(text: str) -> None:

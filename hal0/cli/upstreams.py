@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from functools import partial
+from typing import TYPE_CHECKING
 
-from hal0.cli import client, show
+from hal0.cli import show
+from hal0.cli.ask import asked, of, told
 from hal0.cli.options import Options
-from hal0.core.wire import Json
 from hal0.errors import StepFailed
 
 if TYPE_CHECKING:
+    from hal0.core.wire import Json
     from hal0.dispatch.upstreams import Upstreams
 
 _SHOWN = 8
@@ -31,22 +31,20 @@ _KEYS = {
 
 def listed(options: Options, *, as_json: bool) -> int:
     """Print the upstreams."""
-    found = client.get(options.scope, "/api/upstreams") if client.is_running(options.scope) else _own_list(options)
-    show.say([json.dumps(found, indent=2)] if as_json else _table(found["upstreams"]))
+    show.found(asked(options, "/api/upstreams", lambda: _own_list(options)), _table, as_json=as_json)
     return 0
 
 
 def test(options: Options, name: str, *, as_json: bool) -> int:
     """Try one upstream, and print what came of it; the exit code is a failed step's where it can't be used."""
-    if client.is_running(options.scope):
-        found = client.post(options.scope, f"/api/upstreams/{quote(name, safe='')}/test", {})
-    else:
-        found = asyncio.run(_own_test(options, name))
-    show.say([json.dumps(found, indent=2)] if as_json else _test_text(found))
+    own = partial(_own_test, options, name)
+    found = told(options, "POST", of("upstreams", name, "test"), {}, lambda: asyncio.run(own()))
+    show.found(found, _test_text, as_json=as_json)
     return 0 if found["ok"] else StepFailed.exit_code
 
 
-def _table(upstreams: list[dict[str, Any]]) -> Iterator[str]:
+def _table(found: Json) -> Iterator[str]:
+    upstreams = found["upstreams"]
     if not upstreams:
         yield "No upstreams: a manifest of kind Upstream declares one."
         return

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
 
-from hal0.cli import client, show
+from hal0.cli import show
+from hal0.cli.ask import asked, of
 from hal0.cli.options import Options
 from hal0.core.quantity import show_duration
 from hal0.core.steps import Reason
@@ -27,13 +26,13 @@ _CAUSES = {
 
 def why(options: Options, name: str, *, as_json: bool) -> int:
     """Print why a slot is as it is."""
-    if client.is_running(options.scope):
-        found: dict[str, Any] = client.get(options.scope, f"/api/slots/{quote(name, safe='')}/why")
-    else:
+
+    def own() -> dict[str, Any]:
         from hal0.cli import local
 
-        found = local.why(options, name)
-    show.say([json.dumps(found, indent=2)] if as_json else why_text(found))
+        return local.why(options, name)
+
+    show.found(asked(options, of("slots", name, "why"), own), why_text, as_json=as_json)
     return 0
 
 
