@@ -5,7 +5,7 @@ Everything is in bytes.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -54,11 +54,13 @@ _GPU_RESERVE = 0.05
 """The shares of a pool that was probed which slots leave free."""
 
 
-def stated_pools(host: HostSpec) -> dict[str, Fact[Pool]]:
-    """Return the pools of the Host manifest: what slots may take of them. What others use of a pool is not asked."""
-    return {
-        name: Known(Pool(name, pool.size - pool.reserve, used=None, stated=True)) for name, pool in host.pools.items()
-    }
+def pools_of(probed: Mapping[str, Fact[Pool]], host: HostSpec) -> dict[str, Fact[Pool]]:
+    """Return the pools that were found, and what the Host manifest says in the place of some.
+
+    It says what slots may take of them: what others use of a pool is not asked.
+    """
+    stated = (Pool(name, pool.size - pool.reserve, used=None, stated=True) for name, pool in host.pools.items())
+    return {**probed, **{pool.name: Known(pool) for pool in stated}}
 
 
 def capacity(pool: Pool) -> int:

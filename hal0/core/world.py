@@ -12,7 +12,7 @@ from hal0.core.facts import Fact, Known
 from hal0.core.observed import Observed, SlotObservation
 from hal0.core.override import UP, Aspect, Override, of_aspect
 from hal0.core.phase import Phase
-from hal0.core.pools import Claim, Pool, stated_pools
+from hal0.core.pools import Claim, Pool, pools_of
 from hal0.core.replace import Candidate, Replacement
 from hal0.core.schedule import Demand, Verdict, placement
 from hal0.core.spec import Desired, SlotSpec
@@ -54,7 +54,7 @@ class World:
     @cached_property
     def pools(self) -> Mapping[str, Fact[Pool]]:
         """The memory pools: those that were found, and what the Host manifest says in the place of some."""
-        return {**self.observed.pools, **stated_pools(self.desired.host)}
+        return pools_of(self.observed.pools, self.desired.host)
 
     @cached_property
     def wants(self) -> Mapping[str, Verdict]:

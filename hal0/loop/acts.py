@@ -14,7 +14,7 @@ from hal0.core.engines import stand_in_of
 from hal0.core.facts import Known, Unknown, known
 from hal0.core.observed import Activity
 from hal0.core.override import DOWN, UP, Aspect, Override, differs, of_aspect
-from hal0.core.pools import capacity, pool_of, stated_pools
+from hal0.core.pools import capacity, pool_of, pools_of
 from hal0.core.quantity import show_duration, show_size
 from hal0.core.spec import DesiredSlot, SlotSpec
 from hal0.core.validate import did_you_mean
@@ -189,7 +189,7 @@ async def _check_size(reconciler: Reconciler, spec: SlotSpec) -> None:
     """Raise ``UsageError`` where a spec claims more than its whole pool has."""
     await reconciler.lessons.files.look([spec.model_path])
     claim = reconciler.lessons.claims({spec.name: spec})[spec.name]
-    pools = {**reconciler.observer.pools, **stated_pools(reconciler.desired.host)}
+    pools = pools_of(reconciler.observer.pools, reconciler.desired.host)
     pool = known(pools.get(pool_of(spec, pools), Unknown("no such pool")))
     if pool and (claim.bytes or 0) > capacity(pool):
         message = f"pool {pool.name} has {show_size(capacity(pool))}, and {spec.model} claims {show_size(claim.bytes)}"

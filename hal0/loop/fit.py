@@ -9,7 +9,7 @@ from hal0.core.facts import Known, Unknown, known
 from hal0.core.fields import LAST_PORT
 from hal0.core.fit import Fits, fit, largest_context
 from hal0.core.modelfile import ModelFile
-from hal0.core.pools import Pool, pool_of, stated_pools
+from hal0.core.pools import Pool, pool_of, pools_of
 from hal0.core.schema import Device, Engine
 from hal0.core.spec import SlotSpec
 from hal0.core.wire import VERSION, Json, claim_json
@@ -56,7 +56,7 @@ async def model_fit(reconciler: Reconciler, model: str, *, context_size: int | N
 async def _pool(reconciler: Reconciler, spec: SlotSpec) -> tuple[str, Pool | None]:
     """Return the pool that a slot's memory would be of, as it is now: its name, and what is known of it."""
     host = (await reconciler.source.load()).host
-    pools = {**await reconciler.observer.hardware.pools(), **stated_pools(host)}
+    pools = pools_of(await reconciler.observer.hardware.pools(), host)
     name = pool_of(spec, pools)
     return name, known(pools.get(name, Unknown("no such pool")))
 

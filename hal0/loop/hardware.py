@@ -5,7 +5,7 @@ from __future__ import annotations
 from hal0.core.backend import Choice, default_device
 from hal0.core.hardware import pools as probed_pools
 from hal0.core.hardware_json import machine_json
-from hal0.core.pools import stated_pools
+from hal0.core.pools import pools_of
 from hal0.core.spec import HostSpec, RuntimeName
 from hal0.core.wire import Json
 from hal0.host.ports import Hardware
@@ -15,7 +15,7 @@ from hal0.loop.reconcile import Reconciler
 async def probed(hardware: Hardware, host: HostSpec, runtime: RuntimeName) -> Json:
     """Return what this machine has, the device that it is best at, and the pools as slots share them out."""
     machine = await hardware.machine(host.model_dir)
-    pools = {**probed_pools(machine.sample), **stated_pools(host)}
+    pools = pools_of(probed_pools(machine.sample), host)
     return machine_json(machine, default_device(machine, runtime), pools)
 
 

@@ -5,7 +5,7 @@ from worlds import MODEL, desired, slots
 
 from hal0.core.exclusion import exclusion
 from hal0.core.facts import Known
-from hal0.core.pools import Pool, capacity, is_shared_out, pool_of, stated_pools
+from hal0.core.pools import Pool, capacity, is_shared_out, pool_of, pools_of
 from hal0.core.schedule import Ground
 from hal0.core.spec import HostSpec, Placing, PoolSpec, SlotSpec
 
@@ -50,8 +50,9 @@ def test_what_is_wrong_with_them_is_said(text: str, said: str) -> None:
 
 
 def test_a_stated_pool_has_what_its_reserve_leaves_and_a_probed_one_keeps_a_share_free() -> None:
-    stated = stated_pools(host("pools: {gpu: {size: 16Gi, reserve: 1Gi}}"))["gpu"]
-    assert stated == Known(Pool("gpu", 15 * GIB, used=None, stated=True))
+    probed = {name: Known(Pool(name, 24 * GIB, used=0, stated=False)) for name in ("gpu", "ram")}
+    found = pools_of(probed, host("pools: {gpu: {size: 16Gi, reserve: 1Gi}}"))
+    assert found == probed | {"gpu": Known(Pool("gpu", 15 * GIB, used=None, stated=True))}
     assert capacity(Pool("gpu", 15 * GIB, used=None, stated=True)) == 15 * GIB
     assert [capacity(Pool(name, 1000, 0, stated=False)) for name in ("ram", "gpu")] == [900, 950]
 
