@@ -11,7 +11,7 @@ def exclusion(one: SlotSpec, other: SlotSpec, host: HostSpec, *, one_pool: bool)
     """Return why two slots exclude each other; None where they don't. ``one_pool``: their memory is of one pool."""
     if other.name in one.placing.exclusive_with or one.name in other.placing.exclusive_with:
         return Ground.EXCLUSIVE
-    if _is_npu_llm(one) and _is_npu_llm(other):
+    if is_npu_llm(one) and is_npu_llm(other):
         return Ground.EXCLUSIVE
     on_gpu = one_pool and _is_on_gpu(one) and _is_on_gpu(other)
     if on_gpu and not host.share_gpu_with_images and _is_image(one) != _is_image(other):
@@ -23,17 +23,18 @@ def exclusion_text(other: SlotSpec, ground: Ground, *, to: SlotSpec) -> str:
     """Return a sentence on why ``other`` keeps a slot from being up."""
     if ground is Ground.IMAGE:
         return f"slot {other.name} has the GPU, and images and other models are not served there together"
-    if _is_npu_llm(other) and _is_npu_llm(to):
+    if is_npu_llm(other) and is_npu_llm(to):
         return f"slot {other.name} is the llm of the NPU, which serves one at a time"
     return f"slot {other.name} is exclusive with it"
 
 
 def is_choosy(spec: SlotSpec) -> bool:
     """Return whether a slot may exclude another by what it is or says itself."""
-    return bool(spec.placing.exclusive_with) or _is_npu_llm(spec) or _is_on_gpu(spec)
+    return bool(spec.placing.exclusive_with) or is_npu_llm(spec) or _is_on_gpu(spec)
 
 
-def _is_npu_llm(spec: SlotSpec) -> bool:
+def is_npu_llm(spec: SlotSpec) -> bool:
+    """Return whether a slot is an llm on the NPU, which serves one at a time."""
     return spec.device is Device.NPU and spec.type is SlotType.LLM
 
 

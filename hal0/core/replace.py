@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hal0.core.backoff import Attempt, not_before
 from hal0.core.conditions import Signs, not_ready, unanswered
 from hal0.core.engines import is_stand_in, slot_of, stand_in_of
+from hal0.core.exclusion import is_npu_llm
 from hal0.core.facts import Known, known
 from hal0.core.fields import parse_listen
 from hal0.core.observed import Activity, SlotObservation
@@ -22,7 +24,7 @@ from hal0.core.pools import pool_of
 from hal0.core.proof import ask_of
 from hal0.core.room import left
 from hal0.core.schedule import UNDECLARED
-from hal0.core.schema import Device, Replace, SlotType
+from hal0.core.schema import Replace
 from hal0.core.spec import DesiredSlot, SlotSpec
 from hal0.core.standin import (
     Circumstances,
@@ -40,6 +42,7 @@ from hal0.core.standin import (
 )
 from hal0.core.state import SlotState
 from hal0.core.steps import Reason
+from hal0.core.tenants import Tenant, tenants
 
 if TYPE_CHECKING:
     from hal0.core.world import World
@@ -167,6 +170,11 @@ class _Round:
     found: dict[str, Replacement] = field(default_factory=dict)
     promised: Counter[str] = field(default_factory=Counter)
 
+    @cached_property
+    def tenants(self) -> Mapping[str, Tenant]:
+        """What every slot holds and wants of its pool."""
+        return tenants(self.world, self.world.wants)
+
     def pair(self, slot: DesiredSlot) -> _Pair | None:
         """Return the engines of a slot that has a stand-in, or may be worth one."""
         world, key = self.world, stand_in_of(slot.spec.name)
@@ -247,7 +255,7 @@ class _Round:
     def _method(self, pair: _Pair) -> tuple[Method, str]:
         spec, service = pair.slot.spec, known(pair.own_seen.service)
         pool = pool_of(spec, self.world.pools)
-        room = left(self.world, spec.name, pool)
+        room = left(self.world.pools.get(pool), self.tenants, spec.name)
         return method(
             Circumstances(
                 is_asked=spec.replace is Replace.AUTO,
@@ -318,8 +326,7 @@ def _has_failed(beside: View) -> bool:
 
 
 def _exclusive(spec: SlotSpec) -> str:
-    is_npu_llm = spec.device is Device.NPU and spec.type is SlotType.LLM
-    return "one llm at a time on the npu" if is_npu_llm else ""
+    return "one llm at a time on the npu" if is_npu_llm(spec) else ""
 
 
 def _progress(now: Stage, pair: _Pair) -> str:
