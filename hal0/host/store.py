@@ -10,6 +10,8 @@ import sqlite3
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
@@ -38,6 +40,21 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Known:
+    """The specs last applied, by engine; those of slots and of stand-ins apart, made once for all who look."""
+
+    engines: Mapping[str, SlotSpec]
+
+    @cached_property
+    def slots(self) -> Mapping[str, SlotSpec]:
+        return {key: spec for key, spec in self.engines.items() if not is_stand_in(key)}
+
+    @cached_property
+    def stand_ins(self) -> Mapping[str, SlotSpec]:
+        return {key: spec for key, spec in self.engines.items() if is_stand_in(key)}
+
+
 class Store:
     """Inventory (the spec last applied to each slot), generation, when changes were last applied; and the ledger.
 
@@ -50,7 +67,7 @@ class Store:
         self.path = path
         self._db = _open_read_only(path) if read_only else _open(path)
         rows = self._db.execute("SELECT slot, spec FROM inventory").fetchall()
-        self._specs = {slot: spec for slot, text in rows if (spec := loaded(slot, text))}
+        self._known = _Known({slot: spec for slot, text in rows if (spec := loaded(slot, text))})
         self._boot = _BOOT_ID.read_text().strip()
         running = self._db.execute("SELECT slot FROM started WHERE boot = ?", (self._boot,)).fetchall()
         self._started = frozenset(slot for (slot,) in running)
@@ -66,22 +83,22 @@ class Store:
     @property
     def specs(self) -> Mapping[str, SlotSpec]:
         """The spec that was last applied to each slot that hal0 owns; one that can't be read is left out."""
-        return {name: spec for name, spec in self._specs.items() if not is_stand_in(name)}
+        return self._known.slots
 
     @property
     def stand_ins(self) -> Mapping[str, SlotSpec]:
         """The spec that was last applied to each stand-in, by its key: a stand-in is no slot."""
-        return {engine: spec for engine, spec in self._specs.items() if is_stand_in(engine)}
+        return self._known.stand_ins
 
     def applied_to(self, engine: str) -> SlotSpec | None:
         """Return the spec that was last applied to an engine; None where there is none."""
-        return self._specs.get(engine)
+        return self._known.engines.get(engine)
 
     def remember(self, spec: SlotSpec) -> None:
         """Record the spec that was applied to an engine."""
         with self._write() as db:
             db.execute("INSERT OR REPLACE INTO inventory VALUES (?, ?)", (spec.key, dumped(spec)))
-        self._specs = {**self._specs, spec.key: spec}
+        self._known = _Known({**self._known.engines, spec.key: spec})
 
     def forget(self, slot: str) -> None:
         """Drop a slot whose removal is confirmed."""
@@ -91,7 +108,7 @@ class Store:
             db.execute("DELETE FROM deletions WHERE slot = ?", (slot,))
         self._started -= {slot}
         self._deletions -= {slot}
-        self._specs = {name: spec for name, spec in self._specs.items() if name != slot}
+        self._known = _Known({key: spec for key, spec in self._known.engines.items() if key != slot})
         self.trials.forget(slot)
 
     @property

@@ -138,16 +138,17 @@ class Reconciler:
         unknown = self.desired.slots.keys() - self.store.specs.keys()
         observed = await self._observe(keys)
         self._drop(spent(self.store.overrides.rows, self.desired, self.store.specs, observed))
-        world = self.world(observed)
-        self._follow(world)
-        current = plan(world, prune_all=leave.prune_all)
+        world, current = self._planned(observed, leave)
         if hold(self.store, world, current, unknown, self.clock.wall()):
-            world = self.world(observed)
-            self._follow(world)
-            current = plan(world, prune_all=leave.prune_all)
+            world, current = self._planned(observed, leave)
         self._specs, self._candidates = world.specs, world.candidates
         rejected = self._publish(world, current)
         return current.without(rejected).limited(leave.limit)
+
+    def _planned(self, observed: Observed, leave: Leave) -> tuple[World, Plan]:
+        world = self.world(observed)
+        self._follow(world)
+        return world, plan(world, prune_all=leave.prune_all)
 
     def _take_up(self, asked: Asked, limit: frozenset[str] | None) -> None:
         """Begin what a person asked for. Who has specs tried means now: a failed start is tried again at once."""
@@ -250,8 +251,7 @@ class Reconciler:
         ``desired`` may be what is not in force yet. The host is looked at for it, and nothing is changed.
         """
         async with self._passes:
-            store = self.store
-            observed = await self.observer.look(desired, store.specs, store.stand_ins, only=None, now=self.clock.now())
+            observed = await self._look(desired, None, self.clock.now())
             await self.lessons.learn(desired, self.store.specs, observed)
             return overcommitted(self.world(observed, desired))
 
@@ -262,19 +262,19 @@ class Reconciler:
         everything = bool(keys & {EVERYTHING, MANIFESTS}) or not self.snapshot.is_ready
         self.batches.unseen = set() if everything else self.batches.unseen - keys
         only = None if everything else keys - {USE}
-        observed = await self._look(only, now)
+        observed = await self._look(self.desired, only, now)
         if self.source.recall(self.desired, observed):
             await self._load()
-            observed = await self._look(only, now)
+            observed = await self._look(self.desired, only, now)
         self._remember(observed)
         self.counts.look(observed)
         await self.last_words.update({**self.desired.slots, **self.store.stand_ins}, observed)
         await self.lessons.learn(self.desired, self.store.specs, observed)
         return observed
 
-    async def _look(self, only: frozenset[str] | None, now: float) -> Observed:
+    async def _look(self, desired: Desired, only: frozenset[str] | None, now: float) -> Observed:
         store = self.store
-        return await self.observer.look(self.desired, store.specs, store.stand_ins, only=only, now=now)
+        return await self.observer.look(desired, store.specs, store.stand_ins, only=only, now=now)
 
     def _remember(self, observed: Observed) -> None:
         """Record what is found in place as declared: after a crash between a write and its record, or a lost store."""
@@ -282,7 +282,7 @@ class Reconciler:
             seen = observed.slot(name)
             if name in self.batches.busy or not is_as_declared(slot, seen):
                 continue
-            if self.store.specs.get(name) != slot.spec and is_seen(seen):
+            if self.store.applied_to(name) != slot.spec and is_seen(seen):
                 self.store.remember(slot.spec)
             if is_active(seen):
                 self.store.note_start(name)
