@@ -22,7 +22,8 @@ from hal0.dispatch.call import Call
 from hal0.dispatch.connection import EngineLost
 from hal0.dispatch.envelope import Refusal
 from hal0.dispatch.guard import Guard
-from hal0.dispatch.records import Record, Recorder
+from hal0.dispatch.record import Record
+from hal0.dispatch.records import Recorder
 from hal0.dispatch.send import MayGoOn, Sender
 from hal0.dispatch.upstreams import Upstreams
 from hal0.loop.reconcile import Reconciler

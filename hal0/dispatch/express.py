@@ -24,7 +24,7 @@ from hal0.dispatch.envelope import Refusal
 from hal0.dispatch.forward import begin, end_broken
 from hal0.dispatch.heads import END, RequestHead, framing
 from hal0.dispatch.pool import Tcp
-from hal0.dispatch.records import Record, id_line, revision_line
+from hal0.dispatch.record import Record, id_line, revision_line
 from hal0.dispatch.send import GAP, LOADING, UNAVAILABLE, engine_of, lost, start_to_slot, told
 
 _log = logging.getLogger(__name__)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from hal0.core.histogram import Histogram
+from hal0.dispatch.record import Record
 from hal0.dispatch.usage import Usage
-
-if TYPE_CHECKING:
-    from hal0.dispatch.records import Record
 
 _SECONDS = (
     0.3,

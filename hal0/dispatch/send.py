@@ -21,7 +21,7 @@ from hal0.dispatch.forward import deliver, request_head, request_start, send_par
 from hal0.dispatch.gate import Gate
 from hal0.dispatch.heads import END, Header, RequestHead, framing, lines
 from hal0.dispatch.pool import EngineUnreachable, Origin, Pool, Tcp, tcp
-from hal0.dispatch.records import Record, id_line
+from hal0.dispatch.record import Record, id_line
 from hal0.dispatch.upstreams import Upstreams, origin_of, path_of
 from hal0.dispatch.visit import Visit
 from hal0.loop.reconcile import Reconciler

@@ -33,7 +33,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from scenes import MODEL, Scene, slot
 
 from hal0.core.observed import ProbeResult
-from hal0.dispatch.records import Record
+from hal0.dispatch.record import Record
 
 FIELDS = ["id", "path", "model", "target", "rule", "reason", "revision", "outcome", "status", "ms"]
 _FIELD = re.compile(r' ([a-z]+)=("(?:[^"\\]|\\.)*"|[^ "]+)')
