@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from hal0.core.exclusion import exclusion, exclusion_text, is_choosy
 from hal0.core.facts import Known
@@ -17,9 +16,7 @@ from hal0.core.quantity import show_size
 from hal0.core.schedule import Ground, Placement, PoolView, Standing, Verdict
 from hal0.core.schema import RunPolicy
 from hal0.core.tenants import Tenant, tenants
-
-if TYPE_CHECKING:
-    from hal0.core.world import World
+from hal0.core.world import World
 
 LEAST_TURN = 10.0
 """Seconds for which a slot in use is not stopped for an equal one, and twice its load time: else both only load."""

@@ -27,7 +27,8 @@ from hal0.core.reasons import (
     restart_reasons,
     unknown_reason,
 )
-from hal0.core.replace import Replacement, held_try
+from hal0.core.replace import held_try
+from hal0.core.replacement import Replacement
 from hal0.core.schedule import Standing, Verdict
 from hal0.core.spec import DesiredSlot
 from hal0.core.standin import Stage

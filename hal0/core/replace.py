@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from hal0.core.backoff import Attempt, not_before
 from hal0.core.conditions import Signs, not_ready, unanswered
@@ -22,6 +21,7 @@ from hal0.core.observed import Activity, SlotObservation
 from hal0.core.phase import Phase, phase
 from hal0.core.pools import pool_of
 from hal0.core.proof import ask_of
+from hal0.core.replacement import Candidate, Replacement
 from hal0.core.room import left
 from hal0.core.schedule import UNDECLARED
 from hal0.core.schema import Replace
@@ -41,61 +41,10 @@ from hal0.core.standin import (
     view,
 )
 from hal0.core.state import SlotState
-from hal0.core.steps import Reason
 from hal0.core.tenants import Tenant, tenants
-
-if TYPE_CHECKING:
-    from hal0.core.world import World
+from hal0.core.world import World
 
 _ABSENT: SlotObservation = SlotObservation(Known(None), Known(None), Known(None), Known(None))
-_GOING = frozenset({Stage.DROP, Stage.RETURN})
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An engine that has to answer a real request: its key, its spec, and the run that is to be asked."""
-
-    engine: str
-    spec: SlotSpec
-    run: str
-
-
-@dataclass(frozen=True, slots=True)
-class Replacement:
-    """How far replacing one slot's engine is.
-
-    ``stand_in`` is the wanted spec as a stand-in has it, ``seen`` what there is of it now, and ``engine`` the key of
-    the one that requests go to. ``method`` is how the engine is replaced, and ``why`` so. ``leaves_own``: the slot's
-    own engine is not touched. ``is_there``: there is a stand-in. ``candidates`` have to prove themselves now.
-    ``failure`` tells why a stand-in that is dropped did not work.
-    """
-
-    slot: str
-    stand_in: DesiredSlot
-    seen: SlotObservation
-    stage: Stage
-    engine: str
-    method: Method
-    why: str
-    leaves_own: bool
-    is_there: bool
-    candidates: tuple[Candidate, ...] = ()
-    failure: str = ""
-
-    @property
-    def key(self) -> str:
-        """The stand-in's key."""
-        return stand_in_of(self.slot)
-
-    @property
-    def goes(self) -> bool:
-        """Whether the stand-in is to be removed."""
-        return self.stage in _GOING
-
-    @property
-    def reason(self) -> Reason:
-        """How the engine is replaced, and why so: for the plan."""
-        return Reason(self.method.value, "", self.why)
 
 
 def engine_signs(world: World, engine: str) -> Signs:

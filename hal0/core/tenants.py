@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from hal0.core.facts import Known, known
 from hal0.core.observed import Activity, ProbeResult, SlotObservation
@@ -14,9 +13,7 @@ from hal0.core.schedule import Demand, Verdict
 from hal0.core.schema import RunPolicy
 from hal0.core.spec import SlotSpec
 from hal0.core.standin import Stage
-
-if TYPE_CHECKING:
-    from hal0.core.world import World
+from hal0.core.world import World
 
 _UNCLAIMED = Claim(None, ClaimSource.UNKNOWN, "nothing is known of it")
 _NOBODY = Demand(last_used=float("-inf"))

@@ -13,7 +13,7 @@ from hal0.core.observed import Observed, SlotObservation
 from hal0.core.override import UP, Aspect, Override, of_aspect
 from hal0.core.phase import Phase
 from hal0.core.pools import Claim, Pool, pools_of
-from hal0.core.replace import Candidate, Replacement
+from hal0.core.replacement import Candidate, Replacement
 from hal0.core.schedule import Demand, Verdict, placement
 from hal0.core.spec import Desired, SlotSpec
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from hal0.core.judge import has_to_prove
 from hal0.core.proof import Proof, Reply, ask_of
-from hal0.core.replace import Candidate
+from hal0.core.replacement import Candidate
 from hal0.core.spec import SlotSpec
 from hal0.core.status import SlotStatus, Snapshot
 from hal0.core.wedge import is_due, is_void

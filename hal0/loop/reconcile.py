@@ -23,7 +23,8 @@ from hal0.core.override import Override, expired, spent
 from hal0.core.plan import plan
 from hal0.core.reasons import is_as_declared
 from hal0.core.rebuild import is_seen
-from hal0.core.replace import Candidate, phases, replacements
+from hal0.core.replace import phases, replacements
+from hal0.core.replacement import Candidate
 from hal0.core.schedule import Standing, Verdict
 from hal0.core.spec import Desired, SlotSpec
 from hal0.core.status import Snapshot
