@@ -65,8 +65,11 @@ def open_session(box: Box, name: str, uid: int = SESSION_UID) -> UserSession:
     box.run("sh", "-c", CGROUP_SCRIPT, "sh", f"/sys/fs/cgroup/user.slice/user-{uid}.slice/user@{uid}.service", name)
     session = UserSession(box, name, uid)
     session.run("systemctl", "--user", "is-system-running", "--wait", check=False)
-    # The storage outlives the box for its images; containers of an earlier box go.
-    session.run("sh", "-c", EMPTY_SCRIPT, timeout=120)
+    # The storage outlives the box for its images; containers of an earlier box go. One that a kill has damaged, or
+    # that is of other subordinate ids, is not the user's to mend.
+    if session.run("sh", "-c", EMPTY_SCRIPT, timeout=120, check=False).returncode != 0:
+        box.run("rm", "-rf", f"/var/lib/hal0-box/rootless/{uid}", timeout=120)
+        session.run("sh", "-c", EMPTY_SCRIPT, timeout=120)
     return session
 
 
