@@ -43,6 +43,10 @@ class StepFailed(Hal0Error):
     exit_code = 3
 
 
+class WrongFile(StepFailed):
+    """A file came as a whole and is not the one that is wanted: fetching it again by itself would bring the same."""
+
+
 class StepWaits(Hal0Error):
     """One step is under way elsewhere (an image pull): the rest of that slot's steps wait for a later pass."""
 

@@ -30,11 +30,6 @@ class Transfer:
     sampled: tuple[float, int] | None = None
     queued: bool = False
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether all bytes of the file at hand have come."""
-        return self.progress.done == self.progress.total and self.progress.phase is Phase.FETCHING
-
     def __str__(self) -> str:
         """Return it as ``fetching qwen3-8b: 3.1 of 4.9 GiB, 41.0 MiB/s``."""
         if self.queued:

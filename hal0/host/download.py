@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from hal0.core.model import Phase
 from hal0.core.quantity import show_size
-from hal0.errors import StepFailed
+from hal0.errors import StepFailed, WrongFile
 from hal0.host.part import MAKE_ROOM, Origin, Part, held
 from hal0.host.threads import Wire
 from hal0.host.webfile import Body, Lost, NotResumed, Patience, Remote, opened
@@ -47,7 +47,8 @@ class Stopped(Exception):
 def download(remote: Remote, path: Path, told: Told, wire: Wire, limits: Limits) -> None:
     """Put a file in place, unless it is there and right. While another one downloads it, wait for that and look again.
 
-    Raises ``StepFailed``, which says what is wrong and what to do; ``Stopped`` when ``wire`` is cut.
+    Raises ``StepFailed``, which says what is wrong and what to do, ``WrongFile`` for another sha256; ``Stopped`` when
+    ``wire`` is cut.
     """
 
     def wait(done: int, total: int | None) -> None:
@@ -214,7 +215,7 @@ class _Download:
             return
         self.part.drop()
         hint = "Mend the model's sha256 if that is wrong; else name another source. The next try begins anew."
-        raise StepFailed(f"{self.remote.shown} has the sha256 {found}, not {self.remote.sha256}: removed", hint=hint)
+        raise WrongFile(f"{self.remote.shown} has the sha256 {found}, not {self.remote.sha256}: removed", hint=hint)
 
     def _broken(self, lost: Lost) -> StepFailed:
         of = f" of {show_size(self._size)}" if self._size is not None else ""

@@ -126,7 +126,8 @@ class Fetcher(Protocol):
         """Put a source's file at ``path``, going on with what an earlier try left; ``sha256`` is empty where not known.
 
         Returns when it is there and right. Raises ``StepFailed``, which says what is wrong and what to do; what was
-        fetched is kept beside ``path`` for the next try, and nothing is at ``path``. Cancelling it stops the transfer.
+        fetched is kept beside ``path`` for the next try, and nothing is at ``path``. Raises ``WrongFile`` where what
+        has come has another sha256: that is removed. Cancelling it stops the transfer.
         ``told`` is called on the loop, a few times a second at the most.
         """
 

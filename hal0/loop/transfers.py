@@ -13,7 +13,7 @@ from hal0.core.model import Progress
 from hal0.core.registry import Download, RemoteFile
 from hal0.core.steps import Wanted
 from hal0.core.transfer import Transfer
-from hal0.errors import Hal0Error, StepFailed, StepWaits
+from hal0.errors import Hal0Error, StepFailed, StepWaits, WrongFile
 from hal0.host.digests import Digests
 from hal0.host.models import is_file
 from hal0.host.ports import USE, Clock, Fetcher, Runtime
@@ -44,7 +44,7 @@ class Transfers:
     _tasks: dict[Wanted, asyncio.Task[None]] = field(default_factory=dict)
     _waiting: dict[Wanted, set[str]] = field(default_factory=dict)
     _failed: dict[tuple[Wanted, str], BaseException] = field(default_factory=dict)
-    _refused: dict[Wanted, BaseException] = field(default_factory=dict)
+    _refused: dict[Wanted, WrongFile] = field(default_factory=dict)
     _far: dict[Download, Transfer] = field(default_factory=dict)
     _told_at: dict[Wanted, float] = field(default_factory=dict)
     _line: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
@@ -139,12 +139,13 @@ class Transfers:
     def _end(self, wanted: Wanted, task: asyncio.Task[None]) -> None:
         """Wake the slots that waited; each of them is told of a failure when it asks again."""
         del self._tasks[wanted]
-        far = self._far.pop(wanted, None) if isinstance(wanted, Download) else None
+        if isinstance(wanted, Download):
+            self._far.pop(wanted, None)
         self._told_at.pop(wanted, None)
         slots = frozenset(self._waiting.pop(wanted, ()))
         if not task.cancelled() and (error := task.exception()):
             self._failed |= {(wanted, slot): error for slot in slots}
-            if far and far.is_whole:
+            if isinstance(error, WrongFile):
                 self._refused[wanted] = error
         self.look(slots)
 

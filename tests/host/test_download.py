@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hal0.core.model import Phase
-from hal0.errors import StepFailed
+from hal0.errors import StepFailed, WrongFile
 
 from .downloads import DATA, NEVER, OTHER, PATH, failure, fetch, half, left, limits, sha
 from .file_server import FileServer, serving
@@ -150,6 +150,7 @@ def test_a_half_file_of_another_sha256_is_not_gone_on_with(server: FileServer, p
 def test_a_wrong_sha256_leaves_nothing_and_the_next_try_begins_anew(server: FileServer, path: Path) -> None:
     server.put(PATH, OTHER)
     error = failure(server, path, sha256=sha(DATA))
+    assert isinstance(error, WrongFile)
     assert sha(OTHER) in str(error)
     assert sha(DATA) in str(error)
     assert left(path) == []

@@ -10,7 +10,7 @@ from scenes import Scene, calm, slot
 from hal0.core.conditions import ConditionType
 from hal0.core.override import Aspect
 from hal0.core.state import SlotState
-from hal0.errors import StepFailed
+from hal0.errors import StepFailed, WrongFile
 from hal0.loop import operations
 from hal0.loop.acts import ActRequest, Verb, act
 
@@ -98,7 +98,7 @@ async def test_a_fetch_that_goes_on_failing_is_tried_ever_more_rarely_and_told(s
 
 
 async def test_a_wrong_checksum_is_not_fetched_for_ever(scene: Scene) -> None:
-    scene.fetcher.faults[path(scene)] = [StepFailed("it has another sha256")] * 2
+    scene.fetcher.faults[path(scene)] = [WrongFile("it has another sha256")] * 2
     scene.declare(BIG, big("chat"))
     await scene.pass_(3600)
     assert len(scene.fetcher.begun) == 1

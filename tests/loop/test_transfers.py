@@ -10,7 +10,7 @@ from scenes import calm
 
 from hal0.core.model import Source, SourceKind
 from hal0.core.registry import Download, RemoteFile
-from hal0.errors import StepFailed, StepWaits
+from hal0.errors import StepFailed, StepWaits, WrongFile
 from hal0.host.ports import USE
 from hal0.host.store import Store
 from hal0.loop.news import Feed, News, TransferNews
@@ -189,7 +189,7 @@ async def test_a_file_that_came_as_a_whole_and_was_refused_is_fetched_again_only
     bench: Bench, tmp_path: Path
 ) -> None:
     wanted = download(tmp_path, "a")
-    bench.fetcher.faults[str(tmp_path / "a")] = [StepFailed("it has another sha256", hint="mend the model's sha256")]
+    bench.fetcher.faults[str(tmp_path / "a")] = [WrongFile("it has another sha256", hint="mend the model's sha256")]
     with pytest.raises(StepWaits):
         bench.transfers.need(wanted, "chat")
     await calm()
@@ -203,9 +203,21 @@ async def test_a_file_that_came_as_a_whole_and_was_refused_is_fetched_again_only
     assert (tmp_path / "a").exists()
 
 
+async def test_another_failure_once_all_bytes_have_come_is_no_refusal(bench: Bench, tmp_path: Path) -> None:
+    wanted = download(tmp_path, "a")
+    bench.fetcher.faults[str(tmp_path / "a")] = [StepFailed("no room left")]
+    with pytest.raises(StepFailed):
+        await bench.transfers.join(wanted)
+    await calm()
+    with pytest.raises(StepWaits):
+        bench.transfers.need(wanted, "chat")
+    await calm()
+    assert (tmp_path / "a").exists()
+
+
 async def test_another_declaration_ends_a_refusal(bench: Bench, tmp_path: Path) -> None:
     wanted = download(tmp_path, "a")
-    bench.fetcher.faults[str(tmp_path / "a")] = [StepFailed("it has another sha256")]
+    bench.fetcher.faults[str(tmp_path / "a")] = [WrongFile("it has another sha256")]
     with pytest.raises(StepFailed):
         await bench.transfers.join(wanted)
     await calm()
