@@ -85,7 +85,7 @@ def upstream_test(
 @app.command()
 def uninstall(
     purge: Annotated[
-        bool, typer.Option("--purge", help="Remove what hal0 remembers, too: the state directory, but for its models.")
+        bool, typer.Option("--purge", help="Remove what hal0 remembers, too: its own files in the state directory.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="Don't ask.")] = False,
     scope: ScopeName = None,

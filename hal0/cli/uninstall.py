@@ -18,7 +18,8 @@ from hal0.host.lock import host_lock
 from hal0.host.scope import Scope
 from hal0.loop.removal import Holdings, holdings, remove_slots
 
-_MODELS = "models"
+_REMEMBERED = ("hal0.db*", "hal0.corrupt-*", "lock", "slots", "run", "logs")
+"""What hal0 makes in its state directory. All else there is somebody's: models lie wherever ``model_dir`` says."""
 _PATIENCE = 10.0
 _PODMAN_S = 60.0
 
@@ -90,7 +91,10 @@ def _remove_containers(found: Holdings) -> None:
 
 
 def _podman(*words: str) -> list[str]:
-    done = subprocess.run(["podman", *words], capture_output=True, text=True, timeout=_PODMAN_S, check=False)
+    try:
+        done = subprocess.run(["podman", *words], capture_output=True, text=True, timeout=_PODMAN_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise StepFailed(f"podman {words[0]}: no answer in {_PODMAN_S:g} s", hint="try again") from None
     if done.returncode:
         raise StepFailed(f"podman {words[0]}: {done.stderr.strip()}", hint="mend that, then try again")
     return done.stdout.split()
@@ -110,11 +114,10 @@ def _remove_units(place: Scope, *, keep_template: bool) -> None:
 
 
 def _purge(state_dir: Path) -> Iterator[Path]:
-    """Remove what is in the state directory, but for models, and yield what went."""
-    for path in sorted(state_dir.iterdir()) if state_dir.is_dir() else ():
-        if path.name != _MODELS:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-            yield path
+    """Remove what hal0 made in the state directory, and yield what went."""
+    for path in sorted(path for pattern in _REMEMBERED for path in state_dir.glob(pattern)):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        yield path
     if state_dir.is_dir() and not any(state_dir.iterdir()):
         state_dir.rmdir()
         yield state_dir

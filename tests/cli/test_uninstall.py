@@ -5,6 +5,9 @@ In this process: a test must never uninstall the hal0 of the machine that it run
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import shutil
 import socket
 from pathlib import Path
 
@@ -13,6 +16,9 @@ import typer
 
 from hal0.cli import uninstall as command
 from hal0.errors import Conflict, UsageError
+from hal0.host.lock import host_lock
+from hal0.host.process import ProcessRuntime
+from hal0.host.store import Store
 
 
 @pytest.fixture
@@ -46,6 +52,28 @@ def test_without_purge_everything_is_kept_and_told(state: Path, capsys: pytest.C
 def test_purge_takes_all_but_models_and_manifests(state: Path) -> None:
     assert command.uninstall(purge=True, force=True, scope="user") == 0
     assert files(state) == {"state/models/m.gguf", "config/hal0/manifests/chat.yaml"}
+
+
+def test_purge_leaves_what_hal0_did_not_put_there(state: Path) -> None:
+    (state / "weights").mkdir()
+    (state / "weights" / "big.gguf").touch()  # a model_dir of the manifests' own
+    (state / "notes.txt").touch()
+    assert command.uninstall(purge=True, force=True, scope="user") == 0
+    assert {"state/weights/big.gguf", "state/notes.txt"} < files(state)
+
+
+async def test_purge_leaves_nothing_of_what_hal0_makes(state: Path) -> None:
+    shutil.rmtree(state)
+    with host_lock(state):
+        await ProcessRuntime(state).close()
+    (state / "hal0.db").write_bytes(b"damaged" * 1000)
+    with contextlib.closing(Store(state / "hal0.db")) as store:
+        store.set_generation(1, "content")
+        made = {path.name for path in state.iterdir()}
+        assert any(name.startswith("hal0.corrupt-") for name in made)
+        assert made >= {"hal0.db", "hal0.db-wal", "lock", "slots", "run", "logs"}
+        await asyncio.to_thread(command.uninstall, purge=True, force=True, scope="user")
+    assert not state.exists()
 
 
 def test_purge_takes_the_folder_too_where_nothing_is_left_in_it(state: Path) -> None:
