@@ -74,6 +74,8 @@ def _found(reconciler: Reconciler, name: str) -> tuple[DesiredSlot, _Stranger]:
         raise HostUnreachable(f"slot {name}: {unknown_reason(seen)}")
     if unit := foreign_unit(seen):
         raise Conflict(unit, hint="what it does is not known: hal0 adopts drop-ins and containers only")
+    if isinstance(seen.instance, Unknown):
+        raise HostUnreachable(f"slot {name}: its container can't be seen: {seen.instance.reason}", hint="hal0 doctor")
     if not (why := foreign(name, seen)):
         raise Conflict(f"slot {name} is hal0's already", hint=f"hal0 slot show {name}")
     return slots[name], _stranger(seen, why)

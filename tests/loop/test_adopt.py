@@ -125,6 +125,16 @@ async def test_a_unit_in_the_templates_place_and_what_cant_be_seen_are_refused(
     assert scene.runtime.calls == []
 
 
+async def test_a_container_that_cant_be_seen_is_not_read_as_none(scene: Scene) -> None:
+    await occupied(scene)
+    scene.runtime.mute = "podman: no answer"
+    with pytest.raises(HostUnreachable, match="its container can't be seen: podman: no answer"):
+        await adoption(scene.reconciler, "chat")
+    with pytest.raises(HostUnreachable):
+        await adopted(scene)
+    assert scene.runtime.calls == []
+
+
 async def test_what_does_not_stop_is_not_adopted(scene: Scene) -> None:
     await occupied(scene)
     scene.runtime.faults["put_aside"] = StepFailed("it does not stop")
