@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hal0.errors import StepFailed
-from hal0.host.webfile import Remote
 from hal0.host.whole import replace, sync
+
+if TYPE_CHECKING:
+    from hal0.host.webfile import Remote
 
 _BLOCK = 1 << 20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -89,8 +92,10 @@ class Part:
             view = view[count:]
 
     def place(self) -> None:
-        """Give the whole file its name. Raises ``OSError``."""
+        """Give the whole file its name. Raises ``OSError``, and ``StepFailed`` where somebody removed it meanwhile."""
         os.fsync(self.descriptor)
+        if not _is_at(self.descriptor, _half(self.path)):  # it would be another one's half file that is put in place
+            raise StepFailed(f"{_half(self.path)} was removed while it was filled", hint="Fetch it again.")
         _half(self.path).replace(self.path)
         _notes(self.path).unlink(missing_ok=True)
         sync(self.path.parent)
@@ -146,6 +151,17 @@ def kept_of(path: Path) -> int:
         return _half(path).stat().st_size
     except OSError:
         return 0
+
+
+def discard(path: Path, wait: Callable[[int, int | None], None]) -> int:
+    """Remove what is kept of a file that is not in place, and return its bytes; ``wait`` is as ``held`` has it."""
+    if not _half(path).exists():  # no file is made on a disk that may be full
+        _notes(path).unlink(missing_ok=True)
+        return 0
+    with held(path, wait) as part:
+        kept = part.kept
+        part.drop()
+    return kept
 
 
 def _locked(path: Path, wait: Callable[[int, int | None], None]) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from hal0.core.catalog import PART, Entry, catalog, manifest_of
+from hal0.core.catalog import Entry, catalog, manifest_of
 from hal0.core.facts import Fact, Known, Unknown, known
 from hal0.core.modelfile import ModelCard
 from hal0.core.modelpath import parts
@@ -20,12 +21,15 @@ from hal0.core.wire import VERSION, Json, source_json, transfer_json
 from hal0.errors import Conflict, NotFound, UsageError
 from hal0.host.digests import hash_file
 from hal0.host.models import are_files
+from hal0.host.part import discard
 from hal0.host.threads import in_thread
 from hal0.loop.news import TransferNews
 from hal0.loop.operations import transfer_event
 from hal0.loop.reconcile import Reconciler
 
 _HASH_S = 86_400.0
+_LET_GO_S = 5.0
+_LOOK_S = 0.05
 _NEWS_S = 0.5
 
 
@@ -82,7 +86,7 @@ async def verify(reconciler: Reconciler, name: str) -> AsyncIterator[Json]:
 async def remove(reconciler: Reconciler, name: str) -> Json:
     """Remove a model's files, and what is half there of them. The vision part stays: it may be that of others.
 
-    Raises ``Conflict`` while a slot declares the model or runs it.
+    Raises ``Conflict`` while a slot declares the model or runs it, or another process fetches it.
     """
     entry = await _entry(reconciler, name)
     paths = parts(entry.path)
@@ -91,10 +95,10 @@ async def remove(reconciler: Reconciler, name: str) -> Json:
         raise Conflict(f"{entry.name} is the model of {', '.join(users)}: it stays", hint=hint)
     if entry.spec and entry.spec.download:
         await reconciler.actor.transfers.give_up(entry.spec.download)
-    freed = [size for path in paths for each in (path, path + PART, f"{path}{PART}.json") if (size := _unlink(each))]
+    freed = await in_thread(lambda: sum(map(_discard, paths)) + sum(map(_unlink, paths)), None)
     for path in paths:
         reconciler.store.digests.forget(path)
-    return {"version": VERSION, "model": entry.name, "path": entry.path, "freed_bytes": sum(freed)}
+    return {"version": VERSION, "model": entry.name, "path": entry.path, "freed_bytes": freed}
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +235,18 @@ async def _hashed(reconciler: Reconciler, path: str, found: dict[str, str]) -> A
         stop.set()
         work.cancel()
     reconciler.store.digests.note(path, size, modified, found[path])
+
+
+def _discard(path: str) -> int:
+    """Remove what is half there of a file, once nobody fills it: a download that was given up ends in a moment."""
+    end = time.monotonic() + _LET_GO_S
+
+    def wait(*_: int | None) -> None:
+        if time.monotonic() >= end:
+            raise Conflict(f"{path} is being fetched", hint="end that, then try again")
+        time.sleep(_LOOK_S)
+
+    return discard(Path(path), wait)
 
 
 def _unlink(path: str) -> int:

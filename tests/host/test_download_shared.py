@@ -14,6 +14,7 @@ import pytest
 from hal0.core.model import Phase
 from hal0.errors import StepFailed
 from hal0.host.download import Stopped, download
+from hal0.host.part import discard
 from hal0.host.threads import Wire
 from hal0.host.webfile import Remote
 
@@ -72,6 +73,49 @@ def test_who_waits_begins_anew_where_the_other_one_had_the_wrong_file(server: Fi
     first.join()
     assert path.read_bytes() == DATA
     assert left(path) == ["a.gguf"]
+
+
+def test_a_half_file_that_is_another_ones_by_now_is_not_put_in_place(server: FileServer, path: Path) -> None:
+    gates = threading.Event(), threading.Event()
+    server.put(PATH, DATA, gate=gates[0])
+    first = threading.Thread(target=failing, args=(server, path))
+    first.start()
+    wait_for(lambda: half(path).exists() and half(path).stat().st_size == len(DATA) // 2)
+    half(path).unlink()  # somebody's rm, which asks nobody
+    server.put(PATH, DATA, gate=gates[1])
+    second = threading.Thread(target=fetch, args=(server, path))
+    second.start()
+    wait_for(lambda: half(path).exists() and half(path).stat().st_size == len(DATA) // 2)
+    gates[0].set()
+    first.join()
+    assert not path.exists()
+    gates[1].set()
+    second.join()
+    assert path.read_bytes() == DATA
+
+
+def test_a_half_file_is_not_discarded_while_it_is_filled(server: FileServer, path: Path) -> None:
+    gate = threading.Event()
+    server.put(PATH, DATA, gate=gate)
+    first = threading.Thread(target=fetch, args=(server, path))
+    first.start()
+    wait_for(lambda: half(path).exists() and half(path).stat().st_size == len(DATA) // 2)
+    assert discard(path, lambda *_: gate.set()) == 0
+    first.join()
+    assert path.read_bytes() == DATA
+
+
+def test_what_is_kept_is_discarded_with_its_notes(server: FileServer, path: Path) -> None:
+    server.put(PATH, DATA, cuts=[100_000])
+    failing(server, path)
+    assert discard(path, never) == 100_000
+    assert left(path) == []
+    assert discard(path.with_name("other"), never) == 0
+    assert left(path) == []
+
+
+def never(*_: int | None) -> None:
+    pytest.fail("nobody holds it")
 
 
 def test_who_waits_can_be_stopped(server: FileServer, path: Path) -> None:

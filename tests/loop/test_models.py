@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -246,3 +247,19 @@ async def test_a_download_is_given_up_before_its_half_is_removed(scene: Scene) -
     assert not half.exists()
     with pytest.raises(Conflict, match="given up"):
         await pulling
+
+
+async def test_a_model_that_another_process_fetches_is_not_removed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "_LET_GO_S", 0.0)
+    scene.declare(MANUAL)
+    await scene.settle()
+    there, half = put(scene, "org/repo/big.gguf"), put(scene, "org/repo/big.gguf.part")
+    with half.open("rb") as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        with pytest.raises(Conflict, match=r"big\.gguf is being fetched"):
+            await models.remove(scene.reconciler, "big")
+    assert (there.exists(), half.exists()) == (True, True)
+    await models.remove(scene.reconciler, "big")
+    assert (there.exists(), half.exists()) == (False, False)
