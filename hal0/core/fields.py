@@ -65,6 +65,8 @@ def _source_url(value: str) -> str:
         raise ValueError("is no address of a file: write it like https://example.com/models/small.gguf")
     if "@" in parts.netloc or "#" in value:
         raise ValueError("must be an address without a password and without a #")
+    if parts.port == 0:  # and it raises ValueError for what is no port
+        raise ValueError("0 is no port")
     return value
 
 

@@ -76,6 +76,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"source": {"repo": "a/b", "file": "/m.gguf"}}, "source.file: is no file of a repository"),
     ({"source": {"url": "ftp://x/m.gguf"}}, "source.url: is no address of a file"),
     ({"source": {"url": "https://me:secret@x/m.gguf"}}, "source.url: must be an address without a password"),
+    ({"source": {"url": "https://x:99999/m.gguf"}}, "source.url: Port out of range"),
+    ({"source": {"url": "https://x:0/m.gguf"}}, "source.url: 0 is no port"),
     ({"source": {"url": "https://x/folder/"}}, "path: is required where the address"),
     ({"source": {"url": "https://x/a/%2E%2E"}}, "path: is required where the address"),
     ({"source": {"url": "https://x/a:b.gguf"}}, "path: is required where the address"),
