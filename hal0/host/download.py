@@ -186,7 +186,8 @@ class _Download:
             raise NotResumed
         if not body.start:
             self.part.empty()
-        size = said if total is None else total
+        told = said if total is None else total
+        size = self._size if body.start else told
         check_room(self.part.path.parent, max(0, (size or 0) - self.part.size), self.limits.reserve)
         self.part.remember(Origin.of(self.remote, size, body.validator))
 
@@ -194,6 +195,8 @@ class _Download:
         """Return whether the server has another file by now, as it shows beside the bytes that it goes on with."""
         origin = self.part.origin
         if origin is None or body.total not in {None, origin.size}:
+            return True
+        if self._size is None:  # then the end of a part can't be told from that of the file
             return True
         same = {origin.validator, ""} if self._condition() else {origin.validator}
         return not self.remote.sha256 and body.validator not in same

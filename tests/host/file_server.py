@@ -27,8 +27,9 @@ class Served:
     """What a path answers with.
 
     ``cuts``: after how many bytes each next body breaks off; when they are used up, none does. ``ranges``: how a Range
-    is answered: yes, ignored, shifted (another one comes), refused (416). ``framing``: length, chunked, or none.
-    ``gate``: the body stops half way until it is set. ``head``: the status of a HEAD, where it is another one.
+    is answered: yes, ignored, shifted (another one comes), refused (416), halved (some of it, of an unknown whole).
+    ``framing``: length, chunked, or none. ``gate``: the body stops half way until it is set. ``head``: the status of a
+    HEAD, where it is another one.
     """
 
     data: bytes = b""
@@ -125,10 +126,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, served: Served, start: int, total: int) -> None:
         first = start + 1 if served.ranges == "shifted" and start else start
-        body = served.data[first:]
+        is_halved = served.ranges == "halved" and start
+        end = first + max(1, (total - first) // 2) if is_halved else total
+        body = served.data[first:end]
         self.send_response(206 if start else 200)
         if start:
-            self.send_header("Content-Range", f"bytes {first}-{total - 1}/{total}")
+            self.send_header("Content-Range", f"bytes {first}-{end - 1}/{'*' if is_halved else total}")
         self._say(served, len(body))
         self.end_headers()
         self._send(served, body)

@@ -85,6 +85,14 @@ def test_a_server_that_does_not_go_on_is_asked_for_all_of_it(server: FileServer,
     assert path.read_bytes() == DATA
 
 
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_the_end_of_a_part_is_not_the_end_of_the_file(server: FileServer, path: Path, framing: str) -> None:
+    server.put(PATH, DATA, cuts=[100_000], ranges="halved", framing=framing)
+    failure(server, path)
+    fetch(server, path, within=limits(worth=1))
+    assert path.read_bytes() == DATA
+
+
 def test_a_server_that_ignores_ranges_and_always_breaks_off_is_given_up(server: FileServer, path: Path) -> None:
     server.put(PATH, DATA, cuts=[100_000] * 9, ranges="ignored")
     failure(server, path, within=limits(worth=1000))
