@@ -166,7 +166,8 @@ def discard(path: Path, wait: Callable[[int, int | None], None]) -> int:
 
 def _locked(path: Path, wait: Callable[[int, int | None], None]) -> int:
     while True:
-        descriptor = os.open(_half(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # A link would have a daemon that is root write wherever somebody who may write to the folder says.
+        descriptor = os.open(_half(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             _acquire(descriptor, path, wait)
             # Who held it may have given it its final name, or removed it: then the lock is that of another file.

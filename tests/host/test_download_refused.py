@@ -176,6 +176,16 @@ def test_a_folder_that_can_t_be_written(server: FileServer, path: Path, monkeypa
     assert server.asked == []
 
 
+def test_a_link_in_the_place_of_the_half_file_is_not_followed(server: FileServer, path: Path) -> None:
+    server.put(PATH, DATA)
+    path.parent.mkdir()
+    theirs = path.with_name("theirs")
+    theirs.write_text("precious")
+    half(path).symlink_to(theirs)
+    failure(server, path)
+    assert theirs.read_text() == "precious"
+
+
 def test_a_token_goes_to_its_own_host_alone(server: FileServer, path: Path) -> None:
     with serving() as elsewhere:
         server.put(PATH, status=307, headers={"Location": "/here"})
