@@ -76,14 +76,25 @@ class _Source(Generic[T]):
 
     name: str
     _is_asked: bool = field(default=False, init=False)
+    _answer: asyncio.Task[Fact[T]] | None = field(default=None, init=False)
 
     async def ask(self, work: Callable[[], Fact[T]]) -> Fact[T]:
-        """Return the answer, or that there is none in time. While an earlier question is open, none is asked."""
-        late = Unknown(f"{self.name}: no answer in {_DEADLINE_S:g} s")
-        if self._is_asked:
-            return late
-        self._is_asked = True
+        """Return the answer, or that there is none in time. Who asks while a question is open shares its answer.
 
+        A question that was given no answer in time stays open, and none is asked beside it.
+        """
+        if self._answer is None or self._answer.done():
+            if self._is_asked:
+                return self._late
+            self._is_asked = True
+            self._answer = asyncio.create_task(self._answered(work))
+        return await asyncio.shield(self._answer)
+
+    @property
+    def _late(self) -> Unknown:
+        return Unknown(f"{self.name}: no answer in {_DEADLINE_S:g} s")
+
+    async def _answered(self, work: Callable[[], Fact[T]]) -> Fact[T]:
         def asked() -> Fact[T]:
             try:
                 return work()
@@ -93,7 +104,7 @@ class _Source(Generic[T]):
         try:
             return await in_thread(asked, _DEADLINE_S)
         except TimeoutError:
-            return late
+            return self._late
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any
 import pynvml
 import pytest
 from fakes import FakeClock
+from scenes import calm
 
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.pools import Pool
@@ -236,6 +237,17 @@ async def test_an_answer_is_kept_for_two_seconds_unless_it_must_be_fresh(
     assert (await host.pools())["gpu"] == known("gpu", GIB, 2)
     fake.recorded = nvidia([GIB, 0, 3])
     assert (await host.pools(fresh=True))["gpu"] == known("gpu", GIB, 3)
+
+
+async def test_who_asks_at_the_same_time_gets_the_same_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeNvml(nvidia([80 * GIB, 0, GIB])).put(monkeypatch)
+    answers, init = threading.Event(), pynvml.nvmlInit
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: (answers.wait(), init()))
+    host = HostHardware(FakeClock(), is_own_group=False, root=tree(tmp_path, DRIVER))
+    asking = [asyncio.create_task(host.pools(fresh=True)) for _ in range(3)]
+    await calm()
+    answers.set()
+    assert [(await pools)["gpu"] for pools in asking] == [known("gpu", 80 * GIB, GIB)] * 3
 
 
 async def test_gpus_that_were_seen_stay_while_their_driver_does_not_answer(
