@@ -33,6 +33,7 @@ from huggingface_hub.errors import (
 _HOME = "https://huggingface.co"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MOST_NAMES = 4
+_SILENCE_S = 10.0
 _NOT_THERE = 404
 
 
@@ -51,7 +52,7 @@ def look(source: Source) -> Located:
     """
     endpoint, token = _endpoint(), ""
     try:
-        _keep_tokens_home()
+        _guard_client()
         token = get_token() or ""
         url = hf_hub_url(source.repo, source.file, revision=source.revision, endpoint=endpoint)
         found = get_hf_file_metadata(url, token=token or False, endpoint=endpoint)
@@ -72,17 +73,27 @@ def _endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or _HOME).rstrip("/")
 
 
-def _keep_tokens_home() -> None:
-    """Have the package's client send tokens to the endpoint alone: it takes huggingface.co for everyone's home."""
+def _guard_client() -> None:
+    """Have the package's client send tokens to the endpoint alone, and wait for no answer for ever.
+
+    It takes huggingface.co for everyone's home, and sets no limit to lists.
+    """
     hooks = get_session().event_hooks
     if _strip not in hooks["request"]:
-        get_session().event_hooks = {**hooks, "request": [*hooks["request"], _strip]}
+        get_session().event_hooks = {**hooks, "request": [*hooks["request"], _strip, _bound]}
 
 
 def _strip(request: Any) -> None:
     home, asked = urlsplit(_endpoint()), urlsplit(str(request.url))
     if (asked.scheme, asked.netloc.lower()) != (home.scheme, home.netloc.lower()):
         request.headers.pop("Authorization", None)
+
+
+def _bound(request: Any) -> None:
+    given = request.extensions.get("timeout", {})
+    request.extensions["timeout"] = {
+        each: _SILENCE_S if given.get(each) is None else given[each] for each in ("connect", "read", "write", "pool")
+    }
 
 
 def _failure(error: Exception, source: Source, endpoint: str, token: str) -> StepFailed:

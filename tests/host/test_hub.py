@@ -6,6 +6,7 @@ import hashlib
 import json
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -203,3 +204,13 @@ def test_offline_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_repository_of_no_name(endpoint: FileServer) -> None:
     assert "is no name of a repository" in str(failure(Source(SourceKind.HUB, repo="a/b/c", file="x")))
     assert endpoint.asked == []
+
+
+def test_a_list_that_does_not_come_is_not_waited_for(endpoint: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "_SILENCE_S", 0.05)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)  # between its own tries
+    endpoint.put(AT_MAIN, status=404, headers={"X-Error-Code": "EntryNotFound"})
+    endpoint.put("/api/models/org/repo/tree/main", json.dumps(TREE).encode(), gate=threading.Event())
+    error = failure()
+    assert "has no file q4/small.gguf" in str(error)
+    assert error.hint == "Mend the file of the model's source."
