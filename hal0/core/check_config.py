@@ -135,7 +135,8 @@ def _model(slot: SlotNeeds) -> Check | None:
         return line.unknown(slot.model, f"slot {slot.name} needs it: let hal0's user read the folder")
     if slot.model.value:
         return None
-    return line.fail(f"slot {slot.name}: there is no {slot.model_path}", "put it there, or correct the Model's `path`")
+    text = f"slot {slot.name}: there is no {slot.model_path}"
+    return line.ok(f"{text}; it is fetched when the slot needs it") if slot.is_fetched else line.fail(text, slot.mend)
 
 
 def _all_models(declared: Declared) -> Check:

@@ -105,7 +105,11 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class SlotNeeds:
-    """What one slot asks of the machine, and whether its engine runs (None: not known)."""
+    """What one slot asks of the machine, and whether its engine runs (None: not known).
+
+    ``model`` is whether all files of its model are there, ``model_path`` the first that is not. ``is_fetched``: hal0
+    brings them when the slot needs them; ``mend`` is what a person can do else.
+    """
 
     name: str
     port: int
@@ -113,6 +117,8 @@ class SlotNeeds:
     model: Fact[bool]
     missing_devices: tuple[str, ...]
     runs: bool | None
+    is_fetched: bool = False
+    mend: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from hal0.core.facts import Fact, Known, Unknown, known
 from hal0.core.fields import parse_listen
 from hal0.core.findings import Certificate, Declared, Findings, Installed, Secret, SlotNeeds
 from hal0.core.secretref import SecretRef
-from hal0.core.spec import Desired, DesiredSlot
+from hal0.core.spec import Desired, SlotSpec
 from hal0.errors import Hal0Error
 from hal0.host import checkup, git, gpus, listening, trust, unit_files
-from hal0.host.models import is_file
+from hal0.host.models import are_files, is_file
 from hal0.host.scope import Scope
 from hal0.host.secrets import SecretMissing, Secrets
 from hal0.host.threads import in_thread
@@ -98,13 +98,23 @@ def _kept(settings: Settings, desired: Desired | None) -> dict[str, str]:
 
 
 def _declared(settings: Settings, desired: Desired, running: Running) -> Declared:
-    slots = tuple(_needs(slot, running.get(name)) for name, slot in desired.slots.items())
+    slots = tuple(_needs(desired, slot.spec, running.get(name)) for name, slot in desired.slots.items())
     return Declared(str(settings.root), parse_listen(desired.host.listen), slots, len(desired.problems))
 
 
-def _needs(slot: DesiredSlot, runs: bool | None) -> SlotNeeds:
-    spec = slot.spec
-    return SlotNeeds(spec.name, spec.port, spec.model_path, is_file(spec.model_path), gpus.missing(spec.devices), runs)
+def _needs(desired: Desired, spec: SlotSpec, runs: bool | None) -> SlotNeeds:
+    files = {path: is_file(path) for path in spec.model_files}
+    lacking = next((path for path, fact in files.items() if fact == Known(value=False)), spec.model_path)
+    return SlotNeeds(
+        name=spec.name,
+        port=spec.port,
+        model_path=lacking,
+        model=are_files(files),
+        missing_devices=gpus.missing(spec.devices),
+        runs=runs,
+        is_fetched=desired.download(spec) is not None,
+        mend=desired.mend(spec),
+    )
 
 
 def _certificates(desired: Desired) -> tuple[Certificate, ...]:

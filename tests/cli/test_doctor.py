@@ -59,8 +59,18 @@ def test_what_manifests_lack_on_this_machine_fails_with_what_to_do(place: Place)
     assert found["secrets"][0]["mend"] == f"chmod 600 {key}"
     assert done.returncode == 3
     assert "FAIL  models" in done.stdout
-    assert "-> put it there, or correct the Model's `path`" in done.stdout
+    assert "-> put the file there, or give Model m a source" in done.stdout
     assert "s3cret" not in done.stdout + json.dumps(found)
+
+
+def test_models_are_whole_and_those_that_hal0_fetches_do_not_fail(place: Place) -> None:
+    place.put_slots("chat")
+    place.put("m.yaml", MODEL + "mmproj: eyes.gguf\n")
+    assert card(place, str(place.root))["models"][0]["found"].endswith("eyes.gguf")
+    place.put("m.yaml", "kind: Model\nname: m\nsource: {repo: org/repo, file: far.gguf}\n")
+    assert "it is fetched when the slot needs it" in card(place, str(place.root))["models"][0]["found"]
+    place.put("m.yaml", "kind: Model\nname: m\nfetch: manual\nsource: {repo: org/repo, file: far.gguf}\n")
+    assert card(place, str(place.root))["models"][0]["mend"] == "hal0 model pull m"
 
 
 def test_no_manifests_at_all_are_no_crash(place: Place) -> None:

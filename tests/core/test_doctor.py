@@ -32,7 +32,7 @@ GIB = 2**30
 DAY = 86400.0
 NOW = 1_000_000.0
 TEMPLATE = "/etc/systemd/system/hal0-slot@.service"
-CHAT = SlotNeeds("chat", 8081, "/m/chat.gguf", Known(value=True), (), runs=True)
+CHAT = SlotNeeds("chat", 8081, "/m/chat.gguf", Known(value=True), (), runs=True, mend="hal0 model pull chat")
 KEY = Secret(SecretRef("file", "/etc/hal0/key"), "upstream cloud", Known(""), "", 0o600)
 GOOD = Findings(
     installed=Installed(is_user=False, runtime="systemd", booted=True, who="root"),
@@ -67,6 +67,12 @@ def shown(expires: Any, trouble: str = "") -> Any:
 
 def with_slot(**changes: Any) -> Any:
     return Known(Declared("/m", ("127.0.0.1", 8080), (replace(CHAT, **changes),)))
+
+
+def test_a_model_that_hal0_fetches_is_no_failure() -> None:
+    (check,) = of(replace(GOOD, declared=with_slot(model=Known(value=False), is_fetched=True)), "models")
+    assert (check.verdict, check.mend) == (OK, "")
+    assert check.found == "slot chat: there is no /m/chat.gguf; it is fetched when the slot needs it"
 
 
 def of(found: Findings, name: str) -> list[Check]:
@@ -118,7 +124,7 @@ def test_a_good_machine_has_a_card_without_a_blemish() -> None:
         ({"revision": Known("")}, "git", WARN, "in no repository", "git -C /etc/hal0/manifests init"),
         ({"daemon": Known(value=False)}, "ports", FAIL, "8080 is taken by hal0 (pid 7)", "`listen`"),
         ({"declared": with_slot(runs=False)}, "ports", FAIL, "its 8081 is taken by conmon (pid 9)", "another `port`"),
-        ({"declared": with_slot(model=Known(value=False))}, "models", FAIL, "no /m/chat.gguf", "correct the Model's"),
+        ({"declared": with_slot(model=Known(value=False))}, "models", FAIL, "no /m/chat.gguf", "hal0 model pull chat"),
         ({"declared": with_slot(model=Unknown("denied"))}, "models", UNKNOWN, "denied", "slot chat needs it"),
         ({"declared": with_slot(missing_devices=("/dev/kfd",))}, "devices", FAIL, "no /dev/kfd", "the driver"),
         ({"declared": with_slot(missing_devices=("nvidia.com/gpu=all",))}, "devices", FAIL, "CDI", "nvidia-ctk"),
