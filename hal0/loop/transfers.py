@@ -75,9 +75,9 @@ class Transfers:
             self._tasks[wanted] = task
         return self._tasks[wanted]
 
-    def is_waiting(self, slot: str, wanted: Wanted | None = None) -> bool:
-        """Return whether a slot waits for what is on the way: for anything, or for what is wanted."""
-        return any(slot in slots and wanted in {None, each} for each, slots in self._waiting.items())
+    def is_waiting(self, slot: str, wanted: Wanted) -> bool:
+        """Return whether a slot waits for something that is on the way."""
+        return slot in self._waiting.get(wanted, ())
 
     @property
     def waiting(self) -> Mapping[str, str]:
@@ -91,10 +91,11 @@ class Transfers:
 
     def keep(self, downloads: Collection[Download]) -> None:
         """Give up the downloads that are none of these; what is here of them is gone on with when they come again."""
+        kept = frozenset(downloads) if self._tasks or self._refused else frozenset()
         for wanted, task in self._tasks.items():
-            if isinstance(wanted, Download) and wanted not in downloads:
+            if isinstance(wanted, Download) and wanted not in kept:
                 task.cancel()
-        self._refused = {wanted: error for wanted, error in self._refused.items() if wanted in downloads}
+        self._refused = {wanted: error for wanted, error in self._refused.items() if wanted in kept}
 
     async def give_up(self, wanted: Wanted) -> None:
         """End a transfer, if it is under way, and wait until it has ended."""

@@ -73,12 +73,11 @@ async def test_images_are_pulled_at_the_same_time(bench: Bench) -> None:
 
 async def test_a_slot_waits_only_while_its_own_image_is_on_the_way(bench: Bench) -> None:
     bench.wait("one", "chat")
-    assert bench.transfers.is_waiting("chat")
     assert bench.transfers.is_waiting("chat", "one")
     assert not bench.transfers.is_waiting("chat", "two")
-    assert not bench.transfers.is_waiting("embed")
+    assert not bench.transfers.is_waiting("embed", "one")
     await bench.end()
-    assert not bench.transfers.is_waiting("chat")
+    assert not bench.transfers.is_waiting("chat", "one")
 
 
 async def test_a_failure_is_told_once_to_each_who_waited_with_its_hint(bench: Bench) -> None:
