@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from hal0.core.model import Source
 from hal0.errors import StepFailed
-from hal0.host.webfile import Remote, reason
+from hal0.host.webfile import Remote, reason, shown
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # it is read when the package is imported
 
@@ -143,5 +143,5 @@ def _close_names(source: Source, endpoint: str, token: str) -> list[str]:
 
 
 def _terms(source: Source, endpoint: str) -> str:
-    where = f"{endpoint}/{source.repo}"
+    where = f"{shown(endpoint)}/{source.repo}"
     return f"accept its terms at {where}, and set HF_TOKEN, where hal0 is started, to a token that may read it."

@@ -214,3 +214,13 @@ def test_a_list_that_does_not_come_is_not_waited_for(endpoint: FileServer, monke
     error = failure()
     assert "has no file q4/small.gguf" in str(error)
     assert error.hint == "Mend the file of the model's source."
+
+
+@pytest.mark.parametrize("code", ["GatedRepo", "RepoNotFound", "Unknown"])
+def test_a_password_of_the_endpoint_is_told_nowhere(
+    endpoint: FileServer, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint.url.replace("://", "://me:s3cret@"))
+    endpoint.put(AT_MAIN, status=403, headers={"X-Error-Code": code})
+    error = failure()
+    assert "s3cret" not in f"{error} {error.hint}"
