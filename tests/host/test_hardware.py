@@ -275,7 +275,7 @@ async def test_cards_tell_how_many_gpus_a_silent_driver_has(tmp_path: Path, monk
 
 
 async def test_a_driver_that_never_answers_costs_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "_DEADLINE_S", 0.05)
+    monkeypatch.setattr(hardware, "_DEADLINE_S", 0.5)
     answers, asked = threading.Event(), []
     fake = FakeNvml({"driver": "570", "gpus": []}).put(monkeypatch)
 
@@ -288,7 +288,7 @@ async def test_a_driver_that_never_answers_costs_one_thread(tmp_path: Path, monk
     host = HostHardware(FakeClock(), is_own_group=False, root=root)
     for _ in range(3):
         found = await host.pools(fresh=True)
-        assert found == {"ram": known("ram", GIB, 0), "gpu": Unknown("NVML: no answer in 0.05 s")}
+        assert found == {"ram": known("ram", GIB, 0), "gpu": Unknown("NVML: no answer in 0.5 s")}
     assert len(asked) == 1
     answers.set()
     for _ in range(500):
