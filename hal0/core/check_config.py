@@ -156,6 +156,8 @@ def _device(slot: SlotNeeds) -> Check:
 def _secrets(found: Findings) -> Checks:
     if isinstance(found.secrets, Known):
         yield from (_secret(secret) for secret in found.secrets.value)
+    elif isinstance(found.declared, Known):
+        yield Line("manifests", "secrets").unknown(found.secrets)
 
 
 def _secret(secret: Secret) -> Check:
@@ -189,6 +191,8 @@ def _bundle(trust: Trust) -> Check:
 def _certificates(found: Findings) -> Checks:
     if isinstance(found.certificates, Known):
         yield from (_certificate(each, found.now) for each in found.certificates.value)
+    elif isinstance(found.declared, Known):
+        yield Line("manifests", "upstreams").unknown(found.certificates)
 
 
 def _certificate(shown: Certificate, now: float) -> Check:

@@ -131,6 +131,8 @@ def test_a_good_machine_has_a_card_without_a_blemish() -> None:
         ({"secrets": Known((replace(KEY, mode=0o644),))}, "secrets", WARN, "mode 0644", "chmod 600 /etc/hal0/key"),
         ({"secrets": Known((replace(KEY, trouble=Known("empty"), hint="Put"),))}, "secrets", FAIL, "empty", "Put"),
         ({"secrets": Known((replace(KEY, trouble=Unknown("denied")),))}, "secrets", UNKNOWN, "denied", ""),
+        ({"secrets": Unknown("no answer in 10 s")}, "secrets", UNKNOWN, "no answer in 10 s", ""),
+        ({"certificates": Unknown("no answer in 10 s")}, "upstreams", UNKNOWN, "no answer in 10 s", ""),
         ({"trust": Known((Trust("/b", "SSL_CERT_FILE", 0),))}, "CA bundle", FAIL, "/b (by SSL", "correct SSL_CERT"),
         ({"trust": Known((Trust("/b", "", 0),))}, "CA bundle", WARN, "no https upstream", "install ca-certificates"),
         ({"certificates": shown(Known(NOW + DAY))}, "upstreams", WARN, "ends in 1d", "whoever runs it"),
