@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.hardware import Cpu, Disk, Machine, Memory, Platform, Sample
-from hal0.core.model import Progress, Source
+from hal0.core.model import ListedFile, Progress, Source
 from hal0.core.observed import Activity, Definition, Instance, ProbeResult, Service, SlotObservation
 from hal0.core.pools import Pool
 from hal0.core.proof import Ask, Reply
@@ -270,7 +270,7 @@ class FakeFetcher:
 
     ``kept`` are the bytes of files that are under way, or were given up; ``begun`` tells the path of each try and the
     bytes that it began with. With ``lost``, nothing is there in the end. A try meets the ``faults`` of its path in
-    turn, once the next block has come.
+    turn, once the next block has come. ``said`` is what every source answers when it is asked for its size.
     """
 
     size: int = 100
@@ -281,6 +281,8 @@ class FakeFetcher:
     begun: list[tuple[str, int]] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     lost: bool = False
+    said: int | StepFailed | None = 100
+    repositories: dict[str, tuple[ListedFile, ...]] = field(default_factory=dict)
 
     async def fetch(self, source: Source, path: str, sha256: str, told: Callable[[Progress], None]) -> None:
         self.begun.append((path, self.kept.get(path, 0)))
@@ -296,6 +298,14 @@ class FakeFetcher:
         if not self.lost:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).write_bytes(content)
+
+    async def size_of(self, source: Source) -> int | None:
+        if isinstance(self.said, StepFailed):
+            raise self.said
+        return self.said
+
+    async def listing(self, source: Source) -> tuple[ListedFile, ...]:
+        return self.repositories[source.repo]
 
 
 GOOD = Reply(200)

@@ -30,6 +30,29 @@ def model_show(name: Name, as_json: AsJson = False, runtime: Runtime = "auto", s
     raise typer.Exit(models.shown(Options(runtime=runtime, scope=scope), name, as_json=as_json))
 
 
+@app.command("fit")
+def model_fit(
+    name: Name,
+    context_size: Annotated[int | None, typer.Option("--ctx-size", min=0, help="Tokens; 0 is the model's own.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", "--hardware", help="By default the one that `slot create` would take.")
+    ] = None,
+    profile: Annotated[str | None, typer.Option("--profile", help="By default the device's own.")] = None,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Say whether a slot of a model would fit, what it would take, and the largest context that would. Changes nothing.
+
+    Exit code 0 where it fits, now or once others make room, 3 where it does not or that is not known. Of a model that
+    was not fetched yet its source is asked for the size.
+    """
+    from hal0.cli import fit
+
+    wanted = fit.FitOptions(context_size, device, profile)
+    raise typer.Exit(fit.fit(Options(runtime=runtime, scope=scope), name, wanted, as_json=as_json))
+
+
 @app.command("pull")
 def model_pull(
     name: Annotated[str, typer.Argument(help="Name or alias of a Model that has a `source`.")],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from hal0.cli import show
@@ -12,7 +11,6 @@ from hal0.cli.ask import asked_of
 from hal0.cli.options import Options
 from hal0.core.quantity import show_size
 
-_DOES_NOT_FIT = 3
 _WIDTH = 9
 
 
@@ -21,16 +19,6 @@ def probe(options: Options, *, as_json: bool) -> int:
     found = asked_of(options, "/api/hardware", lambda: asyncio.run(_own_machine(options)))
     show.found(found, machine_text, as_json=as_json)
     return 0
-
-
-def fit(options: Options, model: str, context_size: int | None, device: str | None, *, as_json: bool) -> int:
-    """Print whether a model fits, and return the exit code."""
-    query: dict[str, str | int] = {"model": model, "ctx_size": context_size or 0}
-    query |= {"device": device} if device else {}
-    own = partial(_own_fit, options, model, context_size, device)
-    found = asked_of(options, "/api/hardware/fit", lambda: asyncio.run(own()), query)
-    show.found(found, fit_text, as_json=as_json)
-    return 0 if found["fits"] in {"now", "later"} else _DOES_NOT_FIT
 
 
 async def _own_machine(options: Options) -> dict[str, Any]:
@@ -50,15 +38,6 @@ async def _own_machine(options: Options) -> dict[str, Any]:
         facts = host_facts(found.runtime_name, found.scope.state_dir, rootless=found.scope.is_user)
         host = HostSpec(model_dir=facts.model_dir)
     return await probed(make_hardware(found, SystemClock()), host, found.runtime_name)
-
-
-async def _own_fit(options: Options, model: str, context_size: int | None, device: str | None) -> dict[str, Any]:
-    from hal0.cli.local import looking
-    from hal0.loop.fit import model_fit
-
-    async with looking(options) as reconciler:
-        await reconciler.survey()
-        return await model_fit(reconciler, model, context_size=context_size, device=device)
 
 
 def machine_text(found: dict[str, Any]) -> Iterator[str]:
@@ -125,23 +104,6 @@ def _pool_text(pool: dict[str, Any]) -> str:
     used = "" if pool["used_bytes"] is None else f", {show_size(pool['used_bytes'])} in use"
     stated = ", as the Host manifest says" if pool["stated"] else f" of {show_size(pool['total_bytes'])}"
     return f"{pool['name']}  {show_size(pool['for_slots_bytes'])} for slots{stated}{used}"
-
-
-def fit_text(found: dict[str, Any]) -> Iterator[str]:
-    """Yield whether a model fits, and the arithmetic."""
-    words = {"now": "fits now", "later": "fits, not now", "never": "does not fit", "unknown": "not known"}
-    colour = {"now": "32", "later": "33"}.get(found["fits"], "31")
-    yield f"{found['model']} on {found['device']}: {show.paint(words[found['fits']], colour)}: {found['why']}"
-    claim = found["claim"]
-    if claim["bytes"] is not None:
-        yield _row("takes", f"{show_size(claim['bytes'])} ({claim['source']}): {claim['how']}")
-    if found["room_bytes"] is not None:
-        room, free = show_size(found["room_bytes"]), show_size(found["free_bytes"])
-        yield _row("pool", f"{found['pool']}  {room} for slots, {free} free now")
-    if largest := found["largest_context"]:
-        now = f", {found['largest_context_now']} now" if found["largest_context_now"] else ""
-        yield _row("context", f"{found['context_size']} tokens; up to {largest} would fit{now}")
-    yield _row("device", found["device_why"])
 
 
 def _row(name: str, text: str) -> str:

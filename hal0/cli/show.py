@@ -251,6 +251,8 @@ def authored_text(found: dict[str, Any]) -> Iterator[str]:
         return
     if found["file"]:
         yield f"slot {found['slot']}: {said} {found['file']}" + (f", commit {found['commit']}" * bool(found["commit"]))
+    if declared := found.get("declared"):
+        yield f"  model {declared['model']}: declared in {declared['file']}"
     if default := found.get("default"):
         yield f"  device {default['device']}: {default['why']}"
     yield from (f"  {Reason(row['key'], _value(row['before']), _value(row['after']))}" for row in found["changes"])

@@ -16,7 +16,7 @@ from hal0.core.documents import Document, parse_file
 from hal0.core.splice import EditRefused, Scalar, quoted, refused
 
 Data: TypeAlias = Mapping[str, Any]
-__all__ = ["EditRefused", "Scalar", "edited", "new_slot", "without"]
+__all__ = ["Data", "EditRefused", "Scalar", "appended", "edited", "new_slot", "without"]
 _BOM = "\ufeff"
 
 
@@ -50,6 +50,22 @@ def without(file: str, text: str, kind: str, name: str) -> str | None:
 def new_slot(keys: Mapping[str, Scalar]) -> str:
     """Return a TOML file that declares one slot, a key a line in the order that is given."""
     return "".join(f"{key} = {quoted(value)}\n" for key, value in {"kind": "Slot", **keys}.items())
+
+
+def appended(file: str, text: str, manifests: Sequence[Data]) -> str:
+    """Return the text of a YAML file with more manifests at its end; what is there stays as it is.
+
+    Values are scalars, and mappings of scalars. Raises ``EditRefused``.
+    """
+    documents, errors = parse_file(file, text)
+    if errors:
+        raise EditRefused(str(errors[0]), hint="mend the file first")
+    if file.endswith(".toml"):
+        raise refused(file, "a TOML file holds one manifest", "declare it in a file of its own")
+    end = "\n" if text and not text.endswith("\n") else ""
+    body = text + end + ("---\n" if text.strip() else "") + edit_yaml.declaring(manifests)
+    _check(file, body, [*(item.data for item in documents), *manifests])
+    return body
 
 
 def _found(file: str, text: str, kind: str, name: str) -> tuple[list[Document], int]:

@@ -6,6 +6,7 @@ Only a plain or quoted scalar on one line is touched. Anchors, aliases, tags and
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from ruamel.yaml import YAML
@@ -49,6 +50,18 @@ def without(text: str, at: int) -> str:
     begin = max(start for start in starts if start <= _roots(text)[at].start_mark.index)
     end = min((start for start in starts if start > begin), default=len(text))
     return text[:begin] + text[end:]
+
+
+def declaring(manifests: Iterable[Mapping[str, Scalar | Mapping[str, Scalar]]]) -> str:
+    """Return the text of a YAML file that declares some manifests, a key a line in the order that is given."""
+    blocks = ("".join(f"{key}: {_flow(value)}\n" for key, value in each.items()) for each in manifests)
+    return "---\n".join(blocks)
+
+
+def _flow(value: Scalar | Mapping[str, Scalar]) -> str:
+    if not isinstance(value, Mapping):
+        return _written(value)
+    return "{" + ", ".join(f"{key}: {_written(inner)}" for key, inner in value.items()) + "}"
 
 
 def _yaml() -> YAML:

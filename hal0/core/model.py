@@ -25,6 +25,14 @@ class Source:
     revision: str = "main"
 
 
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """A file as a repository of the hub lists it; ``size`` is in bytes, None where that is not said."""
+
+    path: str
+    size: int | None
+
+
 class Phase(StrEnum):
     """What a transfer does."""
 

@@ -35,6 +35,8 @@ from hal0.core.seeds import seed_profile
 from hal0.core.spec import Desired, DesiredSlot, HostFacts, HostSpec, Placing, PoolSpec, Serving, SlotSpec, UpstreamSpec
 from hal0.core.validate import Located, did_you_mean
 
+_DECLARE = "declare it: hal0 model scan --write if its file is there, else hal0 model pull OWNER/REPO/FILE"
+
 
 def resolve(
     manifests: Sequence[Located[Manifest]],
@@ -155,7 +157,7 @@ def _references(
     errors = []
     model = known.models.get(slot.manifest.model)
     if model is None:
-        hint = did_you_mean(slot.manifest.model, known.models) or "add a manifest of kind Model"
+        hint = did_you_mean(slot.manifest.model, known.models) or _DECLARE
         errors.append(slot.error(f"no Model {slot.manifest.model!r}", "model", hint=hint))
     wanted = slot.manifest.profile or seed_profile(slot.manifest.type, slot.manifest.device, facts.runtime)
     profile = profiles.flat.get(wanted)

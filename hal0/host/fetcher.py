@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from hal0.core.model import Phase, Progress, Source, SourceKind
+from hal0.core.model import ListedFile, Phase, Progress, Source, SourceKind
 from hal0.core.modelpath import parts
 from hal0.errors import StepFailed
 from hal0.host.threads import Wire, in_thread
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from hal0.host.download import Limits
     from hal0.host.webfile import Remote
 
+T = TypeVar("T")
 _EVERY_S = 0.25
+_ASK_S = 60.0
 
 
 class HttpFetcher:
@@ -45,6 +47,20 @@ class HttpFetcher:
             await in_thread(job.run, None)
         finally:
             wire.cut()
+
+    async def size_of(self, source: Source) -> int | None:
+        """Do as the port says: by one question to the server, or to the hub."""
+        return await _asked(lambda: _size_of(source), source)
+
+    async def listing(self, source: Source) -> tuple[ListedFile, ...]:
+        """Do as the port says."""
+
+        def ask() -> tuple[ListedFile, ...]:
+            from hal0.host import hub
+
+            return hub.listing(source)
+
+        return await _asked(ask, source)
 
 
 @dataclass
@@ -86,24 +102,13 @@ class _Job:
         limits = self.limits or Limits()
         if is_right(self.path, self.sha256, self.meter, self.wire):
             return
-        remote = self._remote(self.source)
+        if self.source.kind is SourceKind.FILE:
+            raise StepFailed(f"there is no {self.path}, and no source to fetch it from", hint="Put it there.")
+        remote = _remote(self.source)
         if need := self._need_of_all():
             check_room(self.path.parent, need, limits.reserve)
         download(self._agreed(remote), self.path, self.meter, self.wire, limits)
         self.meter.flush()
-
-    def _remote(self, source: Source) -> Remote:
-        from hal0.host.webfile import Remote
-
-        match source.kind:
-            case SourceKind.URL:
-                return Remote(source.url)
-            case SourceKind.HUB:
-                from hal0.host import hub
-
-                return hub.look(source).remote
-            case SourceKind.FILE:
-                raise StepFailed(f"there is no {self.path}, and no source to fetch it from", hint="Put it there.")
 
     def _agreed(self, remote: Remote) -> Remote:
         """Return a file with the sha256 that is wanted. Raises ``StepFailed`` where the hub has another one."""
@@ -122,13 +127,43 @@ class _Job:
 
         if path.exists():
             return 0
-        return max(0, (self._size_of(source) or 0) - kept_of(path))
+        return max(0, (self._hinted(source) or 0) - kept_of(path))
 
-    def _size_of(self, source: Source) -> int | None:
-        from hal0.host.webfile import Patience, size_of
+    def _hinted(self, source: Source) -> int | None:
+        """Return a part's size, where that is said. Raises ``StepFailed`` where the hub has no such file."""
+        try:
+            return _size_of(source)
+        except StepFailed:
+            if source.kind is SourceKind.HUB:
+                raise
+            return None  # a server that takes no such question may have the file all the same
 
-        remote = self._remote(source)
-        return size_of(remote, Patience()) if source.kind is SourceKind.URL else remote.size
+
+def _remote(source: Source) -> Remote:
+    """Return a source's file; what the hub has is looked up, an address is taken as it is. Raises ``StepFailed``."""
+    from hal0.host.webfile import Remote
+
+    if source.kind is SourceKind.URL:
+        return Remote(source.url)
+    from hal0.host import hub
+
+    return hub.look(source).remote
+
+
+def _size_of(source: Source) -> int | None:
+    """Return how large a source's file is; None where its server does not say. Raises ``StepFailed``."""
+    from hal0.host.webfile import Patience, size_of
+
+    remote = _remote(source)
+    return size_of(remote, Patience()) if source.kind is SourceKind.URL else remote.size
+
+
+async def _asked(ask: Callable[[], T], source: Source) -> T:
+    try:
+        return await in_thread(ask, _ASK_S)
+    except TimeoutError:
+        what = source.repo or "the model's server"
+        raise StepFailed(f"no answer about {what} in {_ASK_S:g} s", hint="Try again later.") from None
 
 
 def _parts_of(source: Source, path: str) -> Iterator[tuple[Source, Path]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from hal0.core.model import Source
+from hal0.core.model import ListedFile, Source
 from hal0.errors import StepFailed
 from hal0.host.webfile import Remote, reason, shown
 
@@ -29,6 +29,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.hf_api import RepoFile
 
 _HOME = "https://huggingface.co"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -67,6 +68,19 @@ def look(source: Source) -> Located:
         gated=_terms(source, endpoint),
     )
     return Located(commit, remote)
+
+
+def listing(source: Source) -> tuple[ListedFile, ...]:
+    """Return the files of a source's repository, in all its folders. Raises ``StepFailed``."""
+    endpoint, token = _endpoint(), ""
+    try:
+        _keep_tokens_home()
+        token = get_token() or ""
+        hub = HfApi(endpoint=endpoint, token=token or False)
+        found = hub.list_repo_tree(source.repo, recursive=True, revision=source.revision)
+        return tuple(ListedFile(each.path, each.size) for each in found if isinstance(each, RepoFile))
+    except Exception as error:  # noqa: BLE001 - those of its HTTP client are not named by the package
+        raise _failure(error, source, endpoint, token) from None
 
 
 def _endpoint() -> str:
@@ -126,6 +140,8 @@ def _failure(error: Exception, source: Source, endpoint: str, token: str) -> Ste
 
 
 def _no_file(source: Source, endpoint: str, token: str) -> StepFailed:
+    if not source.file:
+        return StepFailed(f"{source.repo} at {source.revision} can't be listed: it is not there", hint="Mend its name.")
     hint = "Mend the file of the model's source."
     if names := _close_names(source, endpoint, token):
         hint = f"Mend the file of the model's source. There are: {', '.join(names)}."

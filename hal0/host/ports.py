@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from hal0.core.facts import Fact
     from hal0.core.hardware import Disk, Machine, Sample
-    from hal0.core.model import Progress, Source
+    from hal0.core.model import ListedFile, Progress, Source
     from hal0.core.observed import ProbeResult, SlotObservation
     from hal0.core.pools import Pool
     from hal0.core.proof import Ask, Reply
@@ -130,6 +130,15 @@ class Fetcher(Protocol):
         has come has another sha256: that is removed. Cancelling it stops the transfer.
         ``told`` is called on the loop, a few times a second at the most.
         """
+
+    async def size_of(self, source: Source) -> int | None:
+        """Ask how large a source's file is, in bytes; None where its server does not say.
+
+        Raises ``StepFailed`` where there is no such file, or it may not be had.
+        """
+
+    async def listing(self, source: Source) -> tuple[ListedFile, ...]:
+        """Ask the hub which files the repository of a source has. Raises ``StepFailed``."""
 
 
 class Clock(Protocol):

@@ -106,12 +106,17 @@ def opened(remote: Remote, start: int, condition: str, wire: Wire, patience: Pat
 
 
 def size_of(remote: Remote, patience: Patience) -> int | None:
-    """Return how large a file is, by its headers alone; None where its server does not say so."""
+    """Return how large a file is, by its headers alone; None where its server does not say so.
+
+    Raises ``StepFailed`` where the server can't be reached, or says that there is no such file.
+    """
     try:
         with _session({}) as session, _answer(session, "HEAD", remote, patience) as response:
+            if response.status_code in _GONE:
+                _check_status(response, remote, 0)
             return _length(response) if response.status_code == _OK else None
-    except (Lost, StepFailed):
-        return None
+    except Lost as error:
+        raise StepFailed(f"{remote.shown} can't be asked for: {error}", hint="Look at the network.") from None
 
 
 def shown(url: str) -> str:

@@ -1,4 +1,4 @@
-"""Manifests that hal0 writes for an operator: a slot created, edited, deleted; a swap made lasting.
+"""Manifests that hal0 writes for an operator: a slot created, edited, deleted; a swap made lasting; models declared.
 
 An act drafts the text, resolves what the manifests would then ask for, and refuses what would be wrong: only then a
 file is written. The host follows as after any other edit.
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hal0.core.documents import ManifestError
-from hal0.core.edit import Scalar, edited, new_slot, without
+from hal0.core.edit import Data, Scalar, appended, edited, new_slot, without
 from hal0.core.effect import When, effect
 from hal0.core.fields import NAME_PATTERN
 from hal0.core.hardware_json import choice_json
@@ -28,11 +28,13 @@ from hal0.host import edits
 from hal0.host.git import NotCommitted, Repository
 from hal0.host.ports import MANIFESTS
 from hal0.loop.hardware import chosen_device
+from hal0.loop.models import undeclared
 from hal0.loop.observe import Observer
 from hal0.loop.operations import InvalidManifests, no_slot
 from hal0.loop.reconcile import Reconciler
 
 _PATIENCE = 60.0
+_MODELS = "models.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +64,19 @@ class _Draft:
 async def create(reconciler: Reconciler, name: str, keys: Mapping[str, Scalar], *, who: str) -> Json:
     """Write ROOT/NAME.toml and have the slot's definition written. ``run`` is on-demand where ``keys`` say nothing.
 
-    ``keys`` are the manifest's. Where they name neither device nor profile, the device is the one that is best here.
+    ``keys`` are the slot's. Where they name neither device nor profile, the device is the one that is best here. A
+    model that was found, and that no manifest declares, gets its manifest in ROOT/models.yaml.
     Raises ``UsageError`` for what is no name, ``Conflict`` for one that is taken and ``InvalidManifests`` for keys that
     don't fit: nothing was written then.
     """
+    models = await _found_model(reconciler, keys, who)
     choice = None if keys.keys() & {"device", "profile"} else await chosen_device(reconciler)
     device = {"device": choice.device.value} if choice and choice.device is not Device.CPU else {}
-    draft = await _new(reconciler, name, {"run": RunPolicy.ON_DEMAND.value, **keys, **device}, who)
+    draft = await _new(reconciler, name, {"run": RunPolicy.ON_DEMAND.value, **keys, **device}, who, models)
     said = await _said(reconciler, name, draft) | {"default": choice and choice_json(choice)}
+    said |= {"declared": {"model": keys["model"], "file": str(models.file)} if models else None}
+    if models:
+        await _write(reconciler, models)
     persisted = await _write(reconciler, draft)
     settled = await _carried_out(reconciler, lambda: name in reconciler.store.specs)
     return _result("create", name, draft, persisted) | said | {"settled": settled}
@@ -113,7 +120,35 @@ async def persist(reconciler: Reconciler, slot: str, changes: Mapping[str, Scala
     return await _write(reconciler, await _changed(reconciler, slot, changes, who))
 
 
-async def _new(reconciler: Reconciler, name: str, keys: Mapping[str, Scalar], who: str) -> _Draft:
+async def declare(reconciler: Reconciler, manifests: Sequence[Data], *, who: str) -> Persisted:
+    """Add Model manifests to ROOT/models.yaml, as YAML has them, and have them seen. What is written there stays.
+
+    Raises ``EditRefused`` and ``InvalidManifests``: nothing was written then.
+    """
+    persisted = await _write(reconciler, await _more_models(reconciler, manifests, who))
+    await reconciler.survey()
+    reconciler.queue.add(MANIFESTS)
+    return persisted
+
+
+async def _found_model(reconciler: Reconciler, keys: Mapping[str, Scalar], who: str) -> _Draft | None:
+    """Return a draft that declares the model of a new slot; None where that is declared, or not to be found."""
+    manifest = await undeclared(reconciler, str(keys.get("model", "")))
+    return await _more_models(reconciler, [manifest], who) if manifest else None
+
+
+async def _more_models(reconciler: Reconciler, manifests: Sequence[Data], who: str) -> _Draft:
+    root = reconciler.source.root.path
+    file = root if root.is_file() else root / _MODELS
+    before = await asyncio.to_thread(edits.read, edits.place(root, file))
+    after = appended(str(file), before or "", manifests)
+    names = ", ".join(str(manifest["name"]) for manifest in manifests)
+    return await _draft(reconciler, file, before, after, f"declared: {names} ({who})")
+
+
+async def _new(
+    reconciler: Reconciler, name: str, keys: Mapping[str, Scalar], who: str, beside: _Draft | None = None
+) -> _Draft:
     root = reconciler.source.root.path
     if not re.fullmatch(NAME_PATTERN, name):
         raise UsageError(f"{name!r} is no name for a slot", hint="lower-case letters, digits and hyphens, up to 40")
@@ -122,7 +157,8 @@ async def _new(reconciler: Reconciler, name: str, keys: Mapping[str, Scalar], wh
     file = root / f"{name}.toml"
     if root.is_file() or await asyncio.to_thread(file.exists):
         raise Conflict(f"{root if root.is_file() else file} is there already", hint="add the slot by hand")
-    return await _draft(reconciler, file, None, new_slot({"name": name, **keys}), f"slot {name}: created ({who})")
+    text, message = new_slot({"name": name, **keys}), f"slot {name}: created ({who})"
+    return await _draft(reconciler, file, None, text, message, beside=beside)
 
 
 async def _changed(reconciler: Reconciler, name: str, changes: Mapping[str, Scalar | None], who: str) -> _Draft:
@@ -172,10 +208,22 @@ async def _text(reconciler: Reconciler, located: Located[SlotManifest]) -> tuple
     return Path(located.document.file), text
 
 
-async def _draft(reconciler: Reconciler, file: Path, before: str | None, after: str | None, message: str) -> _Draft:
-    """Return a draft, unless the manifests would have a problem that they don't have now."""
+async def _draft(
+    reconciler: Reconciler,
+    file: Path,
+    before: str | None,
+    after: str | None,
+    message: str,
+    *,
+    beside: _Draft | None = None,
+) -> _Draft:
+    """Return a draft, unless the manifests would have a problem that they don't have now: with it, and one ``beside``.
+
+    That one is to be written first.
+    """
     known = {_blame(problem) for problem in (await reconciler.source.load()).problems}
-    desired = await reconciler.source.having(str(file), after)
+    others = {str(beside.file): beside.after} if beside else {}
+    desired = await reconciler.source.having({**others, str(file): after})
     if wrong := [problem for problem in desired.problems if _blame(problem) not in known]:
         raise InvalidManifests(wrong)
     return _Draft(file, before, after, desired, message)

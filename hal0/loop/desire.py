@@ -79,9 +79,12 @@ class Source:
                 return Located(found.manifest, found.document)
         return None
 
-    async def having(self, file: str, text: str | None) -> Desired:
-        """Resolve the root as it would be if one file had this text; None is: if there were no such file."""
-        return self._numbered((await self.root.load()).having(file, text), self._models)
+    async def having(self, texts: Mapping[str, str | None]) -> Desired:
+        """Resolve the root as it would be if files had these texts; None is: if there were no such file."""
+        found = await self.root.load()
+        for file, text in texts.items():
+            found = found.having(file, text)
+        return self._numbered(found, self._models)
 
     async def with_models(self, models: Mapping[str, str]) -> Desired:
         """Return what slots would be with other models (slot to Model). Nothing is remembered of it."""

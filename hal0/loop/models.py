@@ -31,6 +31,7 @@ _HASH_S = 86_400.0
 _LET_GO_S = 5.0
 _LOOK_S = 0.05
 _NEWS_S = 0.5
+_NAME_IT = "say where it comes from: OWNER/REPO/FILE, or an https address"
 
 
 async def models(reconciler: Reconciler) -> Json:
@@ -65,6 +66,14 @@ async def pull(reconciler: Reconciler, name: str) -> AsyncIterator[Json]:
         for slot in _users(reconciler, spec.files):
             reconciler.queue.add(slot)  # one that was refused for want of it
     yield {"event": "end", "model": spec.name, "path": spec.path, "was_here": was_here}
+
+
+async def undeclared(reconciler: Reconciler, name: str) -> Json | None:
+    """Return the manifest that would declare a model that was found whole; None where it is declared, or not there."""
+    if not name or name in reconciler.desired.models:
+        return None
+    found = {entry.name: entry for entry in await _entries(reconciler)}.get(name)
+    return _manifest(reconciler, found) if found else None
 
 
 async def verify(reconciler: Reconciler, name: str) -> AsyncIterator[Json]:
@@ -138,8 +147,7 @@ def _fetched(reconciler: Reconciler, name: str) -> tuple[ModelSpec, Download]:
     registry = reconciler.desired.registry
     spec = registry.get(reconciler.desired.models.get(name, ""))
     if spec is None:
-        error = _no_model(name, registry)
-        raise NotFound(str(error), hint=error.hint or "declare it in a manifest of kind Model")
+        raise NotFound(f"there is no model {name!r}", hint=did_you_mean(name, registry) or _NAME_IT)
     if spec.download is None:
         hint = f"put the file at {spec.path}, or give the Model a `source` ({spec.place})"
         raise UsageError(f"nobody says where {spec.name} comes from", hint=hint)
@@ -176,8 +184,15 @@ def _json(reconciler: Reconciler, entry: Entry, card: Fact[ModelCard] | None) ->
         "sha256": digest.stated or None,
         "found_sha256": digest.found,
         "verified": digest.is_right,
-        "manifest": None if spec else manifest_of(entry, reconciler.desired.host.model_dir),
+        "manifest": _manifest(reconciler, entry),
     }
+
+
+def _manifest(reconciler: Reconciler, entry: Entry) -> Json | None:
+    """Return what would declare an entry; None where it is declared, or not whole."""
+    if entry.spec or not entry.is_here:
+        return None
+    return dict(manifest_of(entry, reconciler.desired.host.model_dir))
 
 
 def _state(entry: Entry, digest: _Hash, *, is_moving: bool) -> str:

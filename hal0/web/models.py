@@ -5,9 +5,11 @@ from __future__ import annotations
 from aiohttp import web
 
 from hal0.loop import models
+from hal0.loop.fit import Fitting, model_fit
 from hal0.loop.reconcile import Reconciler
 from hal0.web.bodies import Signed, parsed
 from hal0.web.local import begun, local_only, streamed
+from hal0.web.numbers import whole_number
 
 
 class _Named(Signed):
@@ -37,8 +39,14 @@ class Models:
         return web.json_response(await models.models(self._reconciler))
 
     async def show(self, request: web.Request) -> web.Response:
-        """Return one model, with its chat template."""
-        return web.json_response(await models.model(self._reconciler, request.match_info["name"]))
+        """Return one model, with its chat template; with ``fit`` whether a slot of it would fit, too."""
+        name, query = request.match_info["name"], request.query
+        found = await models.model(self._reconciler, name)
+        if "fit" in query:
+            size = whole_number(request, "ctx_size", 0)
+            asked = Fitting(found["name"], size or None, query.get("device"), query.get("profile"))
+            found["fit"] = await model_fit(self._reconciler, asked)
+        return web.json_response(found)
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
         """Fetch a declared model, and stream how far it is. It goes on when the client has gone."""

@@ -3,9 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from headers import gguf
 
-from hal0.cli.probe import fit_text, machine_text
+from hal0.cli.probe import machine_text
 
 from .conftest import Place
 
@@ -18,20 +17,6 @@ def test_a_probe_needs_neither_daemon_nor_manifests(place: Place) -> None:
     assert f"{place.folder}/state/models" in rows["models"]
 
 
-def test_a_fit_is_told_with_its_exit_code(place: Place) -> None:
-    place.put_slots()
-    (place.folder / "state/models/m.gguf").write_bytes(gguf())
-    fits = place.hal0("probe", str(place.root), "--fit", "m", "--ctx-size", "512", "--hardware", "cpu")
-    assert (fits.returncode, fits.stderr) == (0, "")
-    assert fits.stdout.startswith("m on cpu: fits now: ")
-    place.put("host.yaml", "kind: Host\npools: {ram: 1Mi}\n")
-    never = place.hal0("probe", str(place.root), "--fit", "m", "--hardware", "cpu")
-    assert never.returncode == 3
-    assert never.stdout.startswith("m on cpu: does not fit: pool ram has ")
-    nobody = place.hal0("probe", str(place.root), "--fit", "mm")
-    assert (nobody.returncode, nobody.stderr) == (1, "error: no Model 'mm'\nhint: did you mean 'm'?\n")
-
-
 @pytest.mark.daemon
 def test_the_daemon_is_asked_where_one_runs(place: Place) -> None:
     place.put_slots("chat")
@@ -41,7 +26,6 @@ def test_the_daemon_is_asked_where_one_runs(place: Place) -> None:
         assert found["model_disk"]["path"] == f"{place.folder}/state/models"
         asked = place.ask("/api/hardware")
         assert (found["cpu"], found["default"]) == (asked["cpu"], asked["default"])
-        assert place.hal0("probe", "--fit", "m").stdout.startswith("m on cpu: ")
 
 
 GPU: dict[str, Any] = {
@@ -93,28 +77,4 @@ def test_a_machine_as_a_person_reads_it() -> None:
         "pool      gpu1  unknown: NVML: no answer in 2 s",
         "unknown   memory: /proc/meminfo can't be read",
         "default   gpu-vulkan: AMD GPU 1002:1586 at /dev/dri/renderD128",
-    ]
-
-
-def test_a_fit_as_a_person_reads_it() -> None:
-    found = {
-        "model": "m",
-        "device": "gpu-vulkan",
-        "device_why": "as asked",
-        "pool": "gpu",
-        "context_size": 4096,
-        "fits": "later",
-        "why": "2.0 GiB of pool gpu must get free first",
-        "claim": {"bytes": 2**33, "source": "estimated", "how": "weights"},
-        "room_bytes": 2**34,
-        "free_bytes": 2**32,
-        "largest_context": 8192,
-        "largest_context_now": None,
-    }
-    assert list(fit_text(found)) == [
-        "m on gpu-vulkan: fits, not now: 2.0 GiB of pool gpu must get free first",
-        "takes     8.0 GiB (estimated): weights",
-        "pool      gpu  16.0 GiB for slots, 4.0 GiB free now",
-        "context   4096 tokens; up to 8192 would fit",
-        "device    as asked",
     ]

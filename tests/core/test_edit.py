@@ -11,7 +11,7 @@ from strategies import Data, host_facts, manifest_sets
 from written import block_yaml, flow_yaml
 
 from hal0.core.documents import Document, parse_file
-from hal0.core.edit import EditRefused, Scalar, edited, new_slot, without
+from hal0.core.edit import EditRefused, Scalar, appended, edited, new_slot, without
 from hal0.core.validate import validate
 
 TOML = """\
@@ -223,6 +223,30 @@ def test_an_empty_document_between_manifests_is_not_counted() -> None:
 
 def test_the_only_manifest_of_a_toml_file_leaves_nothing() -> None:
     assert without("a.toml", TOML, "Slot", "chat") is None
+
+
+MORE: list[Data] = [
+    {"kind": "Model", "name": "a", "source": {"repo": "org/repo", "file": "a, b.gguf"}},
+    {"kind": "Model", "name": "yes", "path": "# no.gguf"},
+]
+
+
+@pytest.mark.parametrize("before", ["", "# only a word\n", YAML_TEXT, YAML_TEXT.rstrip(), YAML_TEXT + "---\n"])
+def test_manifests_are_added_below_what_is_there(before: str) -> None:
+    there, _ = parse_file("models.yaml", before)
+    after = appended("models.yaml", before, MORE)
+    assert after.startswith(before)
+    documents, errors = parse_file("models.yaml", after)
+    assert errors == []
+    assert [document.data for document in documents] == [*(document.data for document in there), *MORE]
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: |\n  a block without its last line end"])
+def test_nothing_is_added_to_what_cant_be_read(text: str) -> None:
+    with pytest.raises(EditRefused):
+        appended("models.yaml", text, MORE)
+    with pytest.raises(EditRefused, match="holds one manifest"):
+        appended("models.toml", 'kind = "Host"\n', MORE)
 
 
 def test_a_new_slot_is_a_valid_manifest() -> None:

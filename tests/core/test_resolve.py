@@ -20,6 +20,7 @@ from hal0.core.validate import validate
 CHAT = "kind: Slot\nname: chat\nmodel: m\n"
 EMBED = "kind: Slot\nname: embed\nmodel: m\n"
 TWO = {"model.yaml": MODEL, "chat.yaml": CHAT, "embed.yaml": EMBED}
+DECLARE = "declare it: hal0 model scan --write if its file is there, else hal0 model pull OWNER/REPO/FILE"
 PROCESS = replace(FACTS, runtime="process")
 
 
@@ -217,7 +218,7 @@ def test_the_hosts_registry_is_that_of_the_seed_profiles_too() -> None:
     ("text", "facts", "problem"),
     [
         ("model: mm", FACTS, "7: model: no Model 'mm' (did you mean 'm'?)"),
-        ("model: other", FACTS, "7: model: no Model 'other' (add a manifest of kind Model)"),
+        ("model: other", FACTS, f"7: model: no Model 'other' ({DECLARE})"),
         ("model: m\nprofile: llama-server-cpi", FACTS, "8: profile: no Profile 'llama-server-cpi' (did you mean "),
         ("model: m\nprofile: x", FACTS, "8: profile: no Profile 'x' (known: embedded, kokoro-cpu, "),
         (
@@ -395,8 +396,8 @@ def test_a_slot_beside_a_broken_one_is_not_blamed(what: str) -> None:
     [
         ("an unknown key", "chat.yaml:4: prot: unknown key (did you mean 'port'?)"),
         ("a misspelt kind", "chat.yaml:1: kind: 'Slit' is not a kind (did you mean 'Slot'?)"),
-        ("a model that is gone", "chat.yaml:3: model: no Model 'gone' (add a manifest of kind Model)"),
-        ("a broken model", "chat.yaml:3: model: no Model 'm' (add a manifest of kind Model)"),
+        ("a model that is gone", f"chat.yaml:3: model: no Model 'gone' ({DECLARE})"),
+        ("a broken model", f"chat.yaml:3: model: no Model 'm' ({DECLARE})"),
         ("a clash", "chat.yaml:4: port: port 8086 is claimed twice: also at third.yaml:1"),
     ],
 )

@@ -51,6 +51,20 @@ async def test_progress_is_told_on_the_loop_and_ends_with_the_whole(
     assert (tmp_path / "a.gguf").read_bytes() == DATA
 
 
+async def test_a_server_says_how_large_a_file_is(server: FileServer, fetcher: HttpFetcher) -> None:
+    server.put("/a.gguf", DATA)
+    server.put("/b.gguf", DATA, framing="chunked")
+    server.put("/c.gguf", DATA, head=405)
+    assert await fetcher.size_of(at(server, "/a.gguf")) == len(DATA)
+    assert [await fetcher.size_of(at(server, path)) for path in ("/b.gguf", "/c.gguf")] == [None, None]
+    assert server.ranges == []
+    with pytest.raises(StepFailed, match=r"answered 404 .*: it is not there"):
+        await fetcher.size_of(at(server, "/d.gguf?key=s3cret"))
+    with pytest.raises(StepFailed, match="can't be asked for") as caught:
+        await fetcher.size_of(Source(SourceKind.URL, url="http://127.0.0.1:9/d.gguf?key=s3cret"))
+    assert "s3cret" not in str(caught.value)
+
+
 def test_a_meter_passes_on_four_a_second_and_the_last() -> None:
     passed: list[tuple[float, int]] = []
     now = 100.0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hal0.core.model import Progress, Source, SourceKind
+from hal0.core.model import ListedFile, Progress, Source, SourceKind
 from hal0.errors import StepFailed
 from hal0.host import hub
 from hal0.host.download import Limits
@@ -172,6 +172,25 @@ def test_what_the_hub_says_no_to_is_told_by_name(
     error = failure()
     assert says in str(error)
     assert hint in error.hint
+
+
+def test_a_repository_is_listed_with_its_sizes(endpoint: FileServer) -> None:
+    tree = [*TREE, {"type": "directory", "path": "q4", "oid": "b"}]
+    endpoint.put("/api/models/org/repo/tree/v1", json.dumps(tree).encode())
+    found = hub.listing(Source(SourceKind.HUB, repo="org/repo", revision="v1"))
+    assert found == (ListedFile("README.md", 1), ListedFile("q4/smaller.gguf", 1))
+    assert endpoint.asked[0].token == "Bearer tok"  # noqa: S105 - the test's own
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [("RepoNotFound", "has no repository org/repo"), ("RevisionNotFound", "no revision"), ("", "listed")],
+)
+def test_a_repository_that_cant_be_listed_is_told(endpoint: FileServer, code: str, says: str) -> None:
+    endpoint.put("/api/models/org/repo/tree/main", status=404, headers={"X-Error-Code": code} if code else {})
+    with pytest.raises(StepFailed, match=says) as caught:
+        hub.listing(Source(SourceKind.HUB, repo="org/repo"))
+    assert caught.value.hint
 
 
 def test_a_private_repository_is_another_matter_without_a_token(

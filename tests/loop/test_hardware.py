@@ -16,10 +16,10 @@ from hal0.core.edit import Scalar
 from hal0.core.facts import Known
 from hal0.core.hardware import Gpu, GpuMemory, Platform, Vendor
 from hal0.core.pools import Pool
-from hal0.errors import UsageError
+from hal0.errors import StepFailed, UsageError
 from hal0.host.manifests import ManifestRoot
 from hal0.loop import authoring, hardware
-from hal0.loop.fit import model_fit
+from hal0.loop.fit import Fitting, model_fit
 
 MIB, GIB = 2**20, 2**30
 RADEON = Gpu(Vendor.AMD, "Radeon", "amdgpu", node="/dev/dri/renderD128", gid=44, memory=Known(GpuMemory(16 * GIB, GIB)))
@@ -38,8 +38,15 @@ def radeon(scene: Scene) -> Scene:
     return scene
 
 
-async def told(scene: Scene, model: str = "m", *, context_size: int | None = None, device: str | None = None) -> Any:
-    return await model_fit(scene.reconciler, model, context_size=context_size, device=device)
+async def told(
+    scene: Scene,
+    model: str = "m",
+    *,
+    context_size: int | None = None,
+    device: str | None = None,
+    profile: str | None = None,
+) -> Any:
+    return await model_fit(scene.reconciler, Fitting(model, context_size, device, profile))
 
 
 async def test_a_probe_tells_the_machine_with_the_pools_as_the_host_manifest_has_them(radeon: Scene) -> None:
@@ -95,6 +102,51 @@ async def test_what_cant_be_fitted_is_refused_with_what_is_there(radeon: Scene) 
     assert "'m'" in refused.value.hint
     with pytest.raises(UsageError, match="'gpa' is not one of cpu"):
         await told(radeon, device="gpa")
+
+
+async def test_of_a_model_that_is_not_here_its_source_says_how_large_it_is_at_least(radeon: Scene) -> None:
+    text = "kind: Model\nname: far\nmmproj: mmproj.gguf\nsource: {repo: org/repo, file: far-00001-of-00002.gguf}\n"
+    radeon.declare(MODEL, {"far.yaml": text})
+    await radeon.settle()
+    radeon.fetcher.said = 3 * GIB
+    found = await told(radeon, "far")
+    assert (found["fits"], found["claim"]["bytes"], found["at_least"]) == ("now", 9 * GIB, True)
+    assert "not here yet" in found["claim"]["how"]
+    assert found["largest_context"] is None
+    radeon.fetcher.said = 6 * GIB
+    assert (await told(radeon, "far"))["fits"] == "never"
+    assert (await told(radeon))["at_least"] is False
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [(None, "its source does not say how large it is"), (StepFailed("hub has no file"), "can't be asked: hub has no")],
+)
+async def test_a_source_that_does_not_tell_leaves_it_open(radeon: Scene, said: StepFailed | None, why: str) -> None:
+    radeon.declare({"far.yaml": "kind: Model\nname: far\nsource: {repo: org/repo, file: far.gguf}\n"})
+    radeon.fetcher.said = said
+    found = await told(radeon, "far")
+    assert (found["fits"], found["claim"]["bytes"], found["at_least"]) == ("unknown", None, False)
+    assert why in found["why"]
+
+
+async def test_a_found_model_is_fitted_too_and_stays_undeclared(radeon: Scene) -> None:
+    (radeon.folder / "models/Found-Q8_0.gguf").write_bytes(gguf())
+    radeon.declare(MODEL)
+    await radeon.settle()
+    found = await told(radeon, "found-q8_0", context_size=512)
+    assert (found["model"], found["fits"], found["claim"]["source"]) == ("found-q8_0", "now", "estimated")
+    assert "found-q8_0" not in radeon.reconciler.desired.models
+
+
+async def test_a_model_is_fitted_as_a_slot_of_a_profile_would_be(radeon: Scene) -> None:
+    layers = "kind: Profile\nname: few\nextends: llama-server-vulkan\nargs: [-ngl, 0]\n"
+    radeon.declare(MODEL, {"few.yaml": layers})
+    whole, few = await told(radeon, device="gpu-vulkan"), await told(radeon, device="gpu-vulkan", profile="few")
+    assert few["claim"]["bytes"] < whole["claim"]["bytes"]
+    assert (await told(radeon, profile="few"))["device"] == "cpu"
+    with pytest.raises(UsageError, match="no Profile 'fwe'"):
+        await told(radeon, profile="fwe")
 
 
 async def test_a_model_is_fitted_although_all_ports_are_given_away(radeon: Scene) -> None:

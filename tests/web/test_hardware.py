@@ -3,7 +3,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from aiohttp import ClientSession
 from fakes import NO_GPU
 from plane import Bench, scraped
@@ -25,20 +24,6 @@ async def test_the_machine_is_told(bench: Bench) -> None:
     found = await asked(bench.client, "/api/hardware")
     assert (found["version"], found["cpu"]["model"], found["gpus"]) == (1, "Fake CPU", [])
     assert found["default"]["device"] == "cpu"
-
-
-async def test_whether_a_model_fits(bench: Bench) -> None:
-    found = await asked(bench.client, "/api/hardware/fit?model=m&ctx_size=512&device=cpu")
-    assert (found["model"], found["device"], found["context_size"]) == ("m", "cpu", 512)
-
-
-@pytest.mark.parametrize(
-    ("query", "why"),
-    [("", "no model is named"), ("?model=m&ctx_size=-1", "is no whole number"), ("?model=none", "no Model 'none'")],
-)
-async def test_a_question_that_cant_be_taken_is_the_clients_mistake(bench: Bench, query: str, why: str) -> None:
-    found = await asked(bench.client, f"/api/hardware/fit{query}", 400)
-    assert why in found["error"]["message"]
 
 
 async def test_what_was_sampled_is_on_metrics(bench: Bench) -> None:

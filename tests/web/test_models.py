@@ -45,6 +45,19 @@ async def test_a_pull_and_a_verification_are_streamed(scene: Scene) -> None:
     assert "s3cret" not in json.dumps([pulled, verified])
 
 
+async def test_whether_a_model_fits_is_told_where_it_is_asked_for(scene: Scene) -> None:
+    async with served(scene, MODEL, BIG) as (client, _):
+        async with client.get("/api/models/m?fit&ctx_size=512&device=cpu") as answer:
+            found = (await answer.json())["fit"]
+        async with client.get("/api/models/m") as answer:
+            assert "fit" not in await answer.json()
+        for query, why in (("ctx_size=-1", "is no whole number"), ("device=x", "is not one of"), ("profile=x", "no P")):
+            async with client.get(f"/api/models/org/big?fit&{query}") as answer:
+                assert answer.status == 400
+                assert why in (await answer.json())["error"]["message"]
+    assert (found["model"], found["device"], found["context_size"]) == ("m", "cpu", 512)
+
+
 async def test_a_model_is_removed(scene: Scene) -> None:
     async with served(scene, MODEL) as (client, _), client.delete("/api/models/m") as answer:
         assert (answer.status, (await answer.json())["model"]) == (200, "m")
