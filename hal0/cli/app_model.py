@@ -9,7 +9,7 @@ import typer
 from hal0.cli.options import Options
 from hal0.cli.params import AsJson, Runtime, ScopeName
 
-app = typer.Typer(help="List models, fetch them, check and remove their files.", no_args_is_help=True)
+app = typer.Typer(help="List models, fetch and declare them, check and remove their files.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Name or alias of a Model, or the id of a file that was found.")]
 
@@ -55,15 +55,24 @@ def model_fit(
 
 @app.command("pull")
 def model_pull(
-    name: Annotated[str, typer.Argument(help="Name or alias of a Model that has a `source`.")],
+    model: Annotated[
+        str, typer.Argument(help="A Model, or OWNER/REPO/FILE[@REVISION], OWNER/REPO:QUANT, OWNER/REPO, https://...")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", help="What a new Model is called; by default as its file.")
+    ] = None,
     as_json: AsJson = False,
     runtime: Runtime = "auto",
     scope: ScopeName = None,
 ) -> None:
-    """Fetch a declared model, or what is missing of it. Once interrupted, the next pull goes on where it was."""
+    """Fetch a model, or what is missing of it. Once interrupted, the next pull goes on where it was.
+
+    What no manifest declares yet is named by where it comes from, a file of the Hugging Face hub or an address: it is
+    declared in models.yaml first. Of a repository alone, what it offers is listed.
+    """
     from hal0.cli import models
 
-    raise typer.Exit(models.pulled(Options(runtime=runtime, scope=scope), name, as_json=as_json))
+    raise typer.Exit(models.pulled(Options(runtime=runtime, scope=scope), model, name or "", as_json=as_json))
 
 
 @app.command("verify")
@@ -89,8 +98,14 @@ def model_rm(
 
 
 @app.command("scan")
-def model_scan(as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
-    """Print manifests for the models that lie in the model directory and that none declares yet."""
+def model_scan(
+    write: Annotated[bool, typer.Option("--write", help="Add them to models.yaml, below the manifests' root.")] = False,
+    as_json: AsJson = False,
+    runtime: Runtime = "auto",
+    scope: ScopeName = None,
+) -> None:
+    """Print manifests for the models that lie in the model directories and that none declares yet."""
     from hal0.cli import models
 
-    raise typer.Exit(models.scanned(Options(runtime=runtime, scope=scope), as_json=as_json))
+    options = Options(runtime=runtime, scope=scope)
+    raise typer.Exit((models.declared if write else models.scanned)(options, as_json=as_json))

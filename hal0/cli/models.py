@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hal0.loop.reconcile import Reconciler
 
 _DIFFERS = 3
+_NOT_NAMED = 1
 
 
 def listed(options: Options, *, as_json: bool) -> int:
@@ -39,15 +40,19 @@ def shown(options: Options, name: str, *, as_json: bool) -> int:
     return 0
 
 
-def pulled(options: Options, name: str, *, as_json: bool) -> int:
-    """Fetch a model, and show how far it is."""
+def pulled(options: Options, model: str, name: str, *, as_json: bool) -> int:
+    """Fetch a model, and show how far it is; 1 where a repository alone was named, and was listed."""
     is_ours = not client.is_running(options.scope)
     try:
-        end = _watch(options, "pull", name, as_json=as_json)
+        end = _watch(options, "pull", {"model": model, "name": name}, as_json=as_json)
     except KeyboardInterrupt:
         if not is_ours:
-            show.hint(f"the daemon goes on fetching {name}: hal0 model list shows how far it is")
+            show.hint(f"the daemon goes on fetching {model}: hal0 model list shows how far it is")
         raise
+    if end["event"] == "offers":
+        show.say([] if as_json else offers_text(end))
+        show.hint("name one of them: nothing was fetched")
+        return _NOT_NAMED
     if not as_json:
         show.say([f"{end['model']}: {'is there already' if end['was_here'] else 'fetched'}, {end['path']}"])
     return 0
@@ -55,7 +60,7 @@ def pulled(options: Options, name: str, *, as_json: bool) -> int:
 
 def verified(options: Options, name: str, *, as_json: bool) -> int:
     """Hash a model's files; 3 where one is not what its manifest says."""
-    end = _watch(options, "verify", name, as_json=as_json)
+    end = _watch(options, "verify", {"model": name}, as_json=as_json)
     if not as_json:
         show.say(verify_text(end))
     return _DIFFERS if end["verified"] is False else 0
@@ -88,6 +93,21 @@ def scanned(options: Options, *, as_json: bool) -> int:
     return 0
 
 
+def declared(options: Options, *, as_json: bool) -> int:
+    """Write manifests for what no manifest declares."""
+
+    def own() -> dict[str, Any]:
+        from hal0.loop import declare
+
+        return _by_self(options, lambda reconciler: declare.scan(reconciler, who=who()))
+
+    found = told(options, "POST", "/api/models/scan", {"who": who()}, own)
+    show.found(found, declared_text, as_json=as_json)
+    if found["warning"]:
+        show.warn(found["warning"])
+    return 0
+
+
 def list_text(found: dict[str, Any]) -> Iterator[str]:
     """Yield the table of models; what no manifest declares is marked."""
     head = ("NAME", "STATE", "SIZE", "QUANT", "PARAMS", "CONTEXT", "SLOTS")
@@ -105,7 +125,7 @@ def list_text(found: dict[str, Any]) -> Iterator[str]:
     ]
     yield from show.table(head, rows)
     if not all(model["declared"] for model in found["models"]):
-        yield f"* found in {found['model_dir']}, and not declared: hal0 model scan prints manifests"
+        yield f"* found in {found['model_dir']}, and not declared: hal0 model scan --write declares what is"
 
 
 def show_text(model: dict[str, Any]) -> Iterator[str]:
@@ -113,7 +133,7 @@ def show_text(model: dict[str, Any]) -> Iterator[str]:
     yield f"{model['name']}  {_state(model)}"
     source = model["source"] or {}
     facts = {
-        "declared": model["place"] or "no: hal0 model scan prints its manifest",
+        "declared": model["place"] or "no: hal0 model scan --write declares it",
         "aliases": ", ".join(model["aliases"]),
         "source": source.get("url") or " ".join(source.values()),
         "fetch": model["fetch"] if source else "",
@@ -151,13 +171,26 @@ def verify_text(end: dict[str, Any]) -> Iterator[str]:
         yield show.paint(f"{end['model']}: {said}", "32" if end["verified"] else "31")
 
 
-def manifests_text(manifests: Iterable[dict[str, str]]) -> Iterator[str]:
+def manifests_text(manifests: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Yield manifests as a YAML file."""
-    for number, manifest in enumerate(manifests):
-        if number:
-            yield "---"
-        # A text of JSON is one of YAML as well, whatever is in it.
-        yield from (f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in manifest.items())
+    from hal0.core.edit_yaml import declaring
+
+    yield from declaring(manifests).splitlines()
+
+
+def declared_text(found: dict[str, Any]) -> Iterator[str]:
+    """Yield what was declared, and where."""
+    yield from (f"{manifest['name']}: declared in {found['file']}" for manifest in found["manifests"])
+    if not found["manifests"]:
+        yield f"every model file below {found['model_dir']} is declared"
+    elif found["commit"]:
+        yield f"commit {found['commit']}"
+
+
+def offers_text(offered: dict[str, Any]) -> Iterator[str]:
+    """Yield the models of a repository, each with what fetches it."""
+    rows = [(show_size(each["size_bytes"]), f"hal0 model pull {each['pull']}") for each in offered["files"]]
+    yield from show.table(("SIZE", "TO FETCH IT"), rows)
 
 
 def show_count(count: int | None) -> str:
@@ -198,23 +231,28 @@ def _models(options: Options) -> dict[str, Any]:
     return asked(options, "/api/models", own)
 
 
-def _watch(options: Options, verb: str, name: str, *, as_json: bool) -> dict[str, Any]:
+def _watch(options: Options, verb: str, said: dict[str, str], *, as_json: bool) -> dict[str, Any]:
     """Have a model pulled or verified, show how far that is, and return the last event."""
     with Progress(as_json=as_json) as progress:
         if client.is_running(options.scope):
-            body = {"model": name, "who": who()}
+            body = {**said, "who": who()}
             for line in client.lines(options.scope, "POST", f"/api/models/{verb}", body):
                 progress.show(_event(json.loads(line)))
         else:
-            _by_self(options, lambda reconciler: _shown(reconciler, verb, name, progress), writes=verb == "verify")
+            _by_self(options, lambda reconciler: _shown(_act(reconciler, said), progress), writes=verb == "verify")
     return progress.last
 
 
-async def _shown(reconciler: Reconciler, verb: str, name: str, progress: Progress) -> dict[str, Any]:
-    from hal0.loop import models
+def _act(reconciler: Reconciler, said: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
+    from hal0.loop import declare, models
 
-    act = models.pull if verb == "pull" else models.verify
-    async for event in act(reconciler, name):
+    if "name" in said:
+        return declare.pull(reconciler, said["model"], name=said["name"], who=who())
+    return models.verify(reconciler, said["model"])
+
+
+async def _shown(events: AsyncIterator[dict[str, Any]], progress: Progress) -> dict[str, Any]:
+    async for event in events:
         progress.show(event)
     return progress.last
 

@@ -44,6 +44,8 @@ class Progress:
         self.last = event
         if self._as_json:
             show.say([json.dumps(event)])
+        elif event["event"] == "declared":
+            show.say([f"{event['model']}: declared in {event['file']}"])
         elif "done_bytes" not in event:
             return
         elif sys.stderr.isatty():

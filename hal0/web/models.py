@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from hal0.loop import models
+from hal0.loop import declare, models
 from hal0.loop.fit import Fitting, model_fit
 from hal0.loop.reconcile import Reconciler
 from hal0.web.bodies import Signed, parsed
@@ -16,6 +16,12 @@ class _Named(Signed):
     """The body that names a model: ids hold slashes."""
 
     model: str
+
+
+class _Pulled(_Named):
+    """The body that says what to fetch: a Model, or where one comes from; ``name`` is what that one is to be called."""
+
+    name: str = ""
 
 
 class Models:
@@ -31,6 +37,7 @@ class Models:
             web.get("/api/models/{name:.+}", self.show),
             web.post("/api/models/pull", local_only(self.pull)),
             web.post("/api/models/verify", local_only(self.verify)),
+            web.post("/api/models/scan", local_only(self.scan)),
             web.delete("/api/models/{name:.+}", local_only(self.remove)),
         ]
 
@@ -49,9 +56,15 @@ class Models:
         return web.json_response(found)
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
-        """Fetch a declared model, and stream how far it is. It goes on when the client has gone."""
-        asked = parsed(_Named, await request.read())
-        return await streamed(request, await begun(models.pull(self._reconciler, asked.model)))
+        """Fetch a model, and stream how far it is; it goes on when the client has gone. What is new is declared."""
+        asked = parsed(_Pulled, await request.read())
+        events = declare.pull(self._reconciler, asked.model, name=asked.name, who=asked.who)
+        return await streamed(request, await begun(events))
+
+    async def scan(self, request: web.Request) -> web.Response:
+        """Declare the models that were found."""
+        asked = parsed(Signed, await request.read() or b"{}")
+        return web.json_response(await declare.scan(self._reconciler, who=asked.who))
 
     async def verify(self, request: web.Request) -> web.StreamResponse:
         """Hash a model's files, and stream how far that is."""

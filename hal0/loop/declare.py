@@ -1,0 +1,112 @@
+"""Models that hal0 declares for an operator: what was found, and what is fetched by where it comes from."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import AsyncIterator, Collection
+
+from hal0.core.catalog import model_id
+from hal0.core.model import Source, SourceKind
+from hal0.core.modelpath import last_segment
+from hal0.core.reference import Offer, Reference, offers, reference
+from hal0.core.registry import ModelSpec
+from hal0.core.wire import VERSION, Json, source_json
+from hal0.errors import Conflict, StepFailed, UsageError
+from hal0.loop import authoring, models
+from hal0.loop.authoring import Persisted
+from hal0.loop.reconcile import Reconciler
+
+_NO_GGUF = "vLLM and others take folders of it: put them there by hand"
+
+
+async def scan(reconciler: Reconciler, *, who: str) -> Json:
+    """Declare every model that was found whole and that no manifest declares, and return what was written where."""
+    found = await models.models(reconciler)
+    manifests = [each["manifest"] for each in found["models"] if each["manifest"]]
+    written = await authoring.declare(reconciler, manifests, who=who) if manifests else Persisted("")
+    return {"version": VERSION, "model_dir": found["model_dir"], "manifests": manifests} | _persisted(written)
+
+
+async def pull(reconciler: Reconciler, wanted: str, *, name: str = "", who: str) -> AsyncIterator[Json]:
+    """Fetch a model by its name, or by where it comes from: then it is declared first, as ``name``.
+
+    Yields as ``models.pull`` does, with a ``declared`` first. A repository without a file yields one event alone, what
+    it offers. Raises ``NotFound``, ``Conflict`` for a name that is taken, and ``StepFailed`` where there is no such
+    file: nothing was written then.
+    """
+    where = None if wanted in reconciler.desired.models else reference(wanted)
+    if where is None:
+        model = wanted
+    elif (there := _declared(reconciler, where.source)) is not None:
+        model = _same(there, name)
+    else:
+        if not where.is_file:
+            found = offers(await reconciler.actor.transfers.fetcher.listing(where.source), where.tag)
+            if not (where.tag and len(found) == 1):
+                yield _offered(where, found)
+                return
+            where = _picked(where, found[0])
+        model = name or _name(where.source)
+        yield await _declare(reconciler, where.source, model, who)
+    async for event in models.pull(reconciler, model):
+        yield event
+
+
+async def _declare(reconciler: Reconciler, source: Source, name: str, who: str) -> Json:
+    """Write a Model's manifest, once its source is known to be there."""
+    _check_free(name, reconciler.desired.models)
+    size = await reconciler.actor.transfers.fetcher.size_of(source)
+    manifest = {"kind": "Model", "name": name, "source": _manifest(source)}
+    written = await authoring.declare(reconciler, [manifest], who=who)
+    return {"event": "declared", "model": name, "source": source_json(source), "size_bytes": size} | _persisted(written)
+
+
+def _declared(reconciler: Reconciler, source: Source) -> ModelSpec | None:
+    """Return the Model that comes from there already."""
+    return next((spec for spec in reconciler.desired.registry.values() if spec.source == source), None)
+
+
+def _same(there: ModelSpec, name: str) -> str:
+    if name and name not in {there.name, *there.aliases}:
+        raise Conflict(f"it is declared as {there.name}, in {there.place}", hint="add the name to its `aliases`")
+    return there.name
+
+
+def _check_free(name: str, taken: Collection[str]) -> None:
+    if name in taken:
+        raise Conflict(f"there is another model {name!r}", hint="give this one a name: --name")
+
+
+def _name(source: Source) -> str:
+    file = source.file if source.kind is SourceKind.HUB else last_segment(source.url)
+    if not file:
+        raise UsageError("its address ends without the name of a file", hint="declare it in a manifest, with a `path`")
+    return model_id(posixpath.basename(file))
+
+
+def _manifest(source: Source) -> dict[str, str]:
+    """Return a source as its manifest says it: whole, since an address' query may be needed."""
+    if source.kind is SourceKind.URL:
+        return {"url": source.url}
+    revision = {} if source.revision == Source().revision else {"revision": source.revision}
+    return {"repo": source.repo, "file": source.file} | revision
+
+
+def _picked(where: Reference, offer: Offer) -> Reference:
+    source = where.source
+    return Reference(Source(SourceKind.HUB, repo=source.repo, file=offer.file, revision=source.revision))
+
+
+def _offered(where: Reference, found: Collection[Offer]) -> Json:
+    """Return what a repository has, each with the word that would fetch it. Raises ``StepFailed`` for nothing."""
+    source = where.source
+    if not found:
+        which = f" with {where.tag} in its name" if where.tag else ""
+        raise StepFailed(f"{source.repo} has no GGUF file{which}", hint=_NO_GGUF if not where.tag else "leave it out")
+    at = "" if source.revision == Source().revision else f"@{source.revision}"
+    files = [{"file": each.file, "size_bytes": each.size, "pull": f"{source.repo}/{each.file}{at}"} for each in found]
+    return {"event": "offers", "repo": source.repo, "revision": source.revision, "files": files}
+
+
+def _persisted(written: Persisted) -> Json:
+    return {"file": written.file, "commit": written.commit, "warning": written.warning}
