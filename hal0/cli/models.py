@@ -125,7 +125,8 @@ def list_text(found: dict[str, Any]) -> Iterator[str]:
     ]
     yield from show.table(head, rows)
     if not all(model["declared"] for model in found["models"]):
-        yield f"* found in {found['model_dir']}, and not declared: hal0 model scan --write declares what is"
+        folders = ", ".join((found["model_dir"], *found["model_dirs"]))
+        yield f"* found in {folders}, and not declared: hal0 model scan --write declares what is"
 
 
 def show_text(model: dict[str, Any]) -> Iterator[str]:

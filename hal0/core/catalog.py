@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hal0.core.modelpath import parts, stem
+from hal0.core.modelpath import mount_root, parts, stem
 from hal0.core.registry import ModelSpec
 
 PART = ".part"
@@ -46,17 +46,18 @@ class Entry:
         return sum(file.size for file in self.files)
 
 
-def catalog(registry: Mapping[str, ModelSpec], found: Iterable[FoundFile], model_dir: str) -> tuple[Entry, ...]:
+def catalog(registry: Mapping[str, ModelSpec], found: Iterable[FoundFile], folders: Sequence[str]) -> tuple[Entry, ...]:
     """Return the declared models by name, then the others that were found. ``found`` has the declared ones' files.
 
-    A split model is one entry, and the vision part that lies beside a model is its own, not another one.
+    ``folders`` are those that were looked through, the model directory first. A split model is one entry, and the
+    vision part that lies beside a model is its own, not another one.
     """
     files = {file.path: file for file in found}
     declared = [_declared(spec, files) for _, spec in sorted(registry.items())]
     known = {path for spec in registry.values() for path in spec.files}
     firsts = dict.fromkeys(parts(path)[0] for path in sorted(files) if path not in known and not path.endswith(PART))
     models = [path for path in firsts if not is_mmproj(path)]
-    names = _named(models, model_dir, {name for spec in registry.values() for name in (spec.name, *spec.aliases)})
+    names = _named(models, folders, {name for spec in registry.values() for name in (spec.name, *spec.aliases)})
     return (*declared, *(_other(name, path, files) for name, path in zip(names, models, strict=True)))
 
 
@@ -103,11 +104,11 @@ def _sidecar(path: str, files: Collection[str]) -> str:
     return whole[0] if len(whole) == 1 else ""
 
 
-def _named(paths: Iterable[str], model_dir: str, taken: Collection[str]) -> list[str]:
+def _named(paths: Iterable[str], folders: Sequence[str], taken: Collection[str]) -> list[str]:
     """Return an id for each path that nobody else has: that of its name, else with its folders, else with a number."""
     used, names = set(taken), list[str]()
     for path in paths:
-        short, long = model_id(posixpath.basename(path)), model_id(_below(path, model_dir))
+        short, long = model_id(posixpath.basename(path)), model_id(_below(path, mount_root(path, folders)))
         numbered = (f"{short[: _LONGEST - 8]}-{number}" for number in range(2, len(used) + 3))
         name = next(name for name in (short, long, *numbered) if name not in used)
         used.add(name)

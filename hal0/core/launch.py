@@ -10,7 +10,7 @@ import json
 import math
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -57,18 +57,18 @@ class Composed(NamedTuple):
     spec_hash: str
 
 
-def launch(spec: SlotSpec, runtime: RuntimeName, *, model_dir: str) -> Launch:
+def launch(spec: SlotSpec, runtime: RuntimeName, *, model_dirs: Sequence[str]) -> Launch:
     """Return what to execute for a slot in a runtime."""
-    found = composed(spec, runtime, model_dir=model_dir)
+    found = composed(spec, runtime, model_dirs=model_dirs)
     return Launch(_words(found.parts), found.env, found.spec_hash)
 
 
-def composed(spec: SlotSpec, runtime: RuntimeName, *, model_dir: str) -> Composed:
+def composed(spec: SlotSpec, runtime: RuntimeName, *, model_dirs: Sequence[str]) -> Composed:
     """Return what to execute for a slot in a runtime, in its parts."""
     if runtime == "process":
         parts, env = _process(spec), dict(spec.env)
         return Composed(parts, env, hash_of(_words(parts), env))
-    parts = _podman(spec, model_dir)
+    parts = _podman(spec, model_dirs)
     spec_hash = hash_of(_words(parts), {})
     return Composed(_labelled(parts, spec_hash), {}, spec_hash)
 
@@ -106,9 +106,9 @@ def _process(spec: SlotSpec) -> tuple[Part, ...]:
     return tuple(_filled(parts, spec, **paths, host="127.0.0.1", port=str(spec.port)))
 
 
-def _podman(spec: SlotSpec, model_dir: str) -> tuple[Part, ...]:
+def _podman(spec: SlotSpec, model_dirs: Sequence[str]) -> tuple[Part, ...]:
     """Return the hardened ``podman run`` of a slot, published on loopback only."""
-    mount, model, mmproj = _model_mount(spec, model_dir)
+    mount, model, mmproj = _model_mount(spec, model_dirs)
     place = {"host": "0.0.0.0", "port": str(spec.container_port)}  # noqa: S104  (inside the container)
     inside = _filled(_engine(spec), spec, model=model, mmproj=mmproj, **place)
     options = [*_identity(spec), *_hardening(), *_resources(spec), Part((f"--volume={mount}",), Owner.MODEL, "path")]
@@ -143,9 +143,9 @@ def _filled(parts: Iterable[Part], spec: SlotSpec, *, model: str, mmproj: str, h
         yield part._replace(words=tuple(words))
 
 
-def _model_mount(spec: SlotSpec, model_dir: str) -> tuple[str, str, str]:
+def _model_mount(spec: SlotSpec, model_dirs: Sequence[str]) -> tuple[str, str, str]:
     """Return the read-only mount that holds the model, and inside the container its path and its vision part's."""
-    root = mount_root(spec.model_path, model_dir)
+    root = mount_root(spec.model_path, model_dirs)
     paths = (spec.model_path, spec.mmproj_path)
     inside = [path and posixpath.join(MODELS_IN_CONTAINER, posixpath.relpath(path, root)) for path in paths]
     return f"{root}:{MODELS_IN_CONTAINER}:ro", inside[0], inside[1]

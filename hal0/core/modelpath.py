@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
 _PART = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
@@ -30,9 +31,14 @@ def stem(path: str) -> str:
     return split[1] if split else posixpath.splitext(path)[0]
 
 
-def mount_root(path: str, model_dir: str) -> str:
-    """Return the folder that a container sees of a model: the model directory, or the model's own folder elsewhere."""
-    return model_dir if path.startswith(model_dir.rstrip("/") + "/") else posixpath.dirname(path)
+def mount_root(path: str, folders: Iterable[str]) -> str:
+    """Return the folder that a container sees of a model: that of ``folders`` which holds it, else the model's own."""
+    return next((folder for folder in folders if is_below(path, folder)), posixpath.dirname(path))
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Return whether a path leads into a folder, by its name alone."""
+    return path.startswith(folder.rstrip("/") + "/")
 
 
 def last_segment(url: str) -> str:

@@ -89,7 +89,7 @@ def givers(known: Index, profiles: Profiles, spec: SlotSpec) -> Givers | None:
 
 def told(spec: SlotSpec, made_of: Givers | None, runtime: RuntimeName, host: HostSpec) -> Iterator[Told]:
     """Yield a slot's command line, part by part. ``made_of`` None: all that is not hal0's was kept from before."""
-    parts = composed(spec, runtime, model_dir=host.model_dir).parts
+    parts = composed(spec, runtime, model_dirs=host.model_roots).parts
     if made_of is None:
         yield from (Told(part.words, KEPT if part.owner is not Owner.HAL0 else HAL0) for part in parts)
         return

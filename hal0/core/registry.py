@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hal0.core.documents import ManifestError
@@ -85,8 +85,12 @@ def model_spec(located: Located[ModelManifest], model_dir: str) -> ModelSpec:
     )
 
 
-def registry_errors(models: Iterable[Located[ModelManifest]], model_dir: str) -> Iterator[ManifestError]:
-    """Yield an error for each Model whose file another one fetches from elsewhere, or whose mmproj no slot can see."""
+def registry_errors(models: Iterable[Located[ModelManifest]], folders: Sequence[str]) -> Iterator[ManifestError]:
+    """Yield an error for each Model whose file another one fetches from elsewhere, or whose mmproj no slot can see.
+
+    ``folders`` are those of models: hal0 writes into the first one, and not into the others.
+    """
+    model_dir, *others = folders
     first: dict[str, tuple[Located[ModelManifest], ModelSpec]] = {}
     for located in models:
         spec = model_spec(located, model_dir)
@@ -94,7 +98,10 @@ def registry_errors(models: Iterable[Located[ModelManifest]], model_dir: str) ->
         if (spec.source, spec.sha256) != (its_own.source, its_own.sha256):
             where = "path" if located.manifest.path else "source"
             yield located.error(f"its file is that of {other.source}, which has another source", where)
-        root = mount_root(spec.path, model_dir)
+        root = mount_root(spec.path, folders)
+        if spec.download and root in others:
+            hint = f"leave it out, or name a path below {model_dir}"
+            yield located.error(f"leads into {root}, where hal0 writes nothing", "path", hint=hint)
         if spec.mmproj and not spec.mmproj.startswith(root.rstrip("/") + "/"):
             hint = "a slot sees the model directory, or the folder of a model that lies elsewhere"
             yield located.error(f"is not below {root}, where the model is", "mmproj", hint=hint)

@@ -66,7 +66,7 @@ def resolve(
     specs, problems = _specs(known, facts, host, models or {})
     declared = {model.manifest.name: model for model in known.models.values()}
     problems = [*errors, *known.problems, *problems, *fallback_errors(known), *exclusion_errors(known)]
-    problems += registry_errors(declared.values(), host.model_dir)
+    problems += registry_errors(declared.values(), host.model_roots)
     upstreams = _upstreams(known, problems)
     while True:
         blamed = {error.name for error in problems if error.kind == "Slot"}
@@ -108,6 +108,7 @@ def _host(manifest: HostManifest | None, facts: HostFacts) -> HostSpec:
         commit=manifest.commit,
         pools={name: PoolSpec(pool.size, pool.reserve or 0) for name, pool in manifest.pools.items()},
         share_gpu_with_images=manifest.share_gpu_with_images,
+        model_dirs=tuple(map(posixpath.normpath, manifest.model_dirs)),
     )
 
 
@@ -328,5 +329,5 @@ def desired_slot(
     problems: tuple[ManifestError, ...] = (),
 ) -> DesiredSlot:
     """Return a resolved slot with its command line and its definition."""
-    started = launch(spec, facts.runtime, model_dir=host.model_dir)
+    started = launch(spec, facts.runtime, model_dirs=host.model_roots)
     return DesiredSlot(spec, started, templates.render(spec, started, facts.runtime), problems)

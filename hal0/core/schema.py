@@ -25,6 +25,7 @@ from hal0.core.fields import (
     Line,
     Listen,
     ModelId,
+    MountFolder,
     MountPath,
     Name,
     Parameters,
@@ -358,6 +359,10 @@ class HostManifest(Strict):
     listen: Listen = Field("127.0.0.1:8080", description="address and port of hal0")
     model_dir: MountPath | None = Field(
         None, description="where model files lie; by default models/ in the state directory"
+    )
+    model_dirs: list[MountFolder] = Field(
+        default_factory=list,
+        description="further folders with models, absolute paths: hal0 looks into them, and writes nothing",
     )
     slot_ports: str = Field("8081-8099", pattern=r"^\d{1,5}-\d{1,5}$", description="ports handed out to slots")
     image_registry: str | None = Field(

@@ -75,6 +75,12 @@ class HostSpec:
     commit: bool = False
     pools: Mapping[str, PoolSpec] = field(default_factory=dict)
     share_gpu_with_images: bool = False
+    model_dirs: tuple[str, ...] = ()
+
+    @property
+    def model_roots(self) -> tuple[str, ...]:
+        """All folders of models; hal0 writes into the first one alone."""
+        return (self.model_dir, *self.model_dirs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ def listing(source: Source) -> tuple[ListedFile, ...]:
     """Return the files of a source's repository, in all its folders. Raises ``StepFailed``."""
     endpoint, token = _endpoint(), ""
     try:
-        _keep_tokens_home()
+        _guard_client()
         token = get_token() or ""
         hub = HfApi(endpoint=endpoint, token=token or False)
         found = hub.list_repo_tree(source.repo, recursive=True, revision=source.revision)

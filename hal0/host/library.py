@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,16 +28,16 @@ class Library:
 
     _cards: dict[Parts, Fact[ModelCard]] = field(default_factory=dict)
 
-    async def files(self, folder: str, declared: Iterable[str]) -> tuple[FoundFile, ...]:
-        """Return the model files below a folder, and those of the declared ones that are there, wherever they lie.
+    async def files(self, folders: Sequence[str], declared: Iterable[str]) -> tuple[FoundFile, ...]:
+        """Return the model files below some folders, and those of the declared ones that are there, wherever they lie.
 
         Raises ``HostUnreachable`` where the disk does not answer in time.
         """
         wanted = [path + end for path in declared for end in ("", PART)]
         try:
-            return await in_thread(lambda: tuple({*scan(folder), *_stats(wanted)}), _LOOK_S)
+            return await in_thread(lambda: tuple({*_scans(folders), *_stats(wanted)}), _LOOK_S)
         except TimeoutError:
-            raise HostUnreachable(f"no answer from the disk of {folder} in {_LOOK_S:g} s") from None
+            raise HostUnreachable(f"no answer from the disk of {', '.join(folders)} in {_LOOK_S:g} s") from None
 
     async def cards(self, paths: Iterable[str]) -> Mapping[str, Fact[ModelCard]]:
         """Return what each model's header says, by the path of its first file."""
@@ -55,6 +55,10 @@ class Library:
                 self._cards[there] = read_card(there)
             found[path] = self._cards.get(there, _LATER)
         return found
+
+
+def _scans(folders: Sequence[str]) -> Iterable[FoundFile]:
+    return (file for folder in folders for file in scan(folder))
 
 
 def _stats(paths: Iterable[str]) -> Iterable[FoundFile]:

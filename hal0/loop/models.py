@@ -13,7 +13,7 @@ from threading import Event
 from hal0.core.catalog import Entry, catalog, manifest_of
 from hal0.core.facts import Fact, Known, Unknown, known
 from hal0.core.modelfile import ModelCard
-from hal0.core.modelpath import parts
+from hal0.core.modelpath import mount_root, parts
 from hal0.core.registry import Download, ModelSpec
 from hal0.core.spec import SlotSpec
 from hal0.core.validate import did_you_mean
@@ -41,7 +41,13 @@ async def models(reconciler: Reconciler) -> Json:
     found = [_json(reconciler, entry, cards.get(entry.path)) for entry in entries]
     for each in found:
         each.pop("chat_template")  # long, and of one model at a time
-    return {"version": VERSION, "model_dir": reconciler.desired.host.model_dir, "models": found}
+    host = reconciler.desired.host
+    return {
+        "version": VERSION,
+        "model_dir": host.model_dir,
+        "model_dirs": list(host.model_dirs),
+        "models": found,
+    }
 
 
 async def model(reconciler: Reconciler, name: str) -> Json:
@@ -93,7 +99,7 @@ async def verify(reconciler: Reconciler, name: str) -> AsyncIterator[Json]:
 
 
 async def remove(reconciler: Reconciler, name: str) -> Json:
-    """Remove a model's files, and what is half there of them. The vision part stays: it may be that of others.
+    """Remove a model's files, and what is half there of them. A vision part stays: others may be meant to have it.
 
     Raises ``Conflict`` while a slot declares the model or runs it, or another process fetches it.
     """
@@ -102,12 +108,23 @@ async def remove(reconciler: Reconciler, name: str) -> Json:
     if users := _users(reconciler, paths):
         hint = "give them another model, or delete them, first"
         raise Conflict(f"{entry.name} is the model of {', '.join(users)}: it stays", hint=hint)
+    host = reconciler.desired.host
+    if (root := mount_root(entry.path, host.model_roots)) in host.model_dirs:
+        raise Conflict(f"{entry.path} is in {root}, where hal0 writes nothing", hint="remove it by hand")
     if entry.spec and entry.spec.download:
         await reconciler.actor.transfers.give_up(entry.spec.download)
-    freed = await in_thread(lambda: sum(map(_discard, paths)) + sum(map(_unlink, paths)), None)
+    half = (*paths, *_own_mmproj(reconciler, entry))
+    freed = await in_thread(lambda: sum(map(_discard, half)) + sum(map(_unlink, paths)), None)
     for path in paths:
         reconciler.store.digests.forget(path)
     return {"version": VERSION, "model": entry.name, "path": entry.path, "freed_bytes": freed}
+
+
+def _own_mmproj(reconciler: Reconciler, entry: Entry) -> list[str]:
+    """Return a model's vision part, unless another Model has it, too."""
+    models = reconciler.desired.registry.values()
+    is_shared = any(model.mmproj == entry.mmproj and model.name != entry.name for model in models)
+    return [entry.mmproj] if entry.mmproj and not is_shared else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +142,8 @@ class _Hash:
 async def _entries(reconciler: Reconciler) -> tuple[Entry, ...]:
     desired = reconciler.desired
     declared = [path for spec in desired.registry.values() for path in spec.files]
-    found = await reconciler.library.files(desired.host.model_dir, declared)
-    return catalog(desired.registry, found, desired.host.model_dir)
+    found = await reconciler.library.files(desired.host.model_roots, declared)
+    return catalog(desired.registry, found, desired.host.model_roots)
 
 
 async def _entry(reconciler: Reconciler, name: str) -> Entry:

@@ -130,7 +130,7 @@ def test_a_model_on_its_way_is_listed_with_its_percent() -> None:
         "context_length": None,
         "transfer": {"done_bytes": 5, "total_bytes": 10},
     }
-    lines = list(list_text({"models": [model], "model_dir": "/m"}))
+    lines = list(list_text({"models": [model], "model_dir": "/m", "model_dirs": []}))
     assert lines[1].split() == ["m", "fetching", "50%", "5", "B", "-", "-", "-", "a,", "b"]
 
 

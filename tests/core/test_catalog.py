@@ -24,7 +24,7 @@ def found(*paths: str) -> list[FoundFile]:
 
 def listed(*paths: str, declared: str = "") -> dict[str, Entry]:
     registry = desired(declared).registry if declared else {}
-    return {entry.name: entry for entry in catalog(registry, found(*paths), DIR)}
+    return {entry.name: entry for entry in catalog(registry, found(*paths), [DIR, "/hf"])}
 
 
 def test_a_file_is_called_after_its_name() -> None:
@@ -83,7 +83,7 @@ def test_every_path_has_an_id_that_a_manifest_may_have(path: str) -> None:
 @given(st.lists(PATHS, max_size=8, unique=True), st.sets(st.sampled_from(["a", "b", "model"]), max_size=3))
 def test_whatever_lies_there_every_model_has_a_name_of_its_own(paths: list[str], names: set[str]) -> None:
     registry = {name: ModelSpec(name, f"{DIR}/{name}.gguf", aliases=(f"{name}-2",)) for name in names}
-    entries = catalog(registry, found(*paths), DIR)
+    entries = catalog(registry, found(*paths), [DIR, "/hf"])
     every = [entry.name for entry in entries] + [f"{name}-2" for name in names]
     assert len(set(every)) == len(every)
     assert all(MODEL_ID.fullmatch(name) for name in every)
@@ -94,9 +94,18 @@ def test_whatever_lies_there_every_model_has_a_name_of_its_own(paths: list[str],
 @given(st.lists(st.sampled_from(["A", "b", "c d"]), min_size=1, max_size=3))
 def test_the_manifest_of_what_was_found_declares_it(parts: list[str]) -> None:
     path = posixpath.join(DIR, *parts) + ".gguf"
-    (entry,) = catalog({}, found(path), DIR)
+    (entry,) = catalog({}, found(path), [DIR])
     manifest = ModelManifest.model_validate(manifest_of(entry, DIR))
     text = f"kind: Model\nname: {manifest.name}\npath: {manifest.path!r}\n"
     assert Located(manifest, Document("m.yaml", {})).manifest.name == entry.name
-    (declared,) = catalog(desired(text).registry, found(path), DIR)
+    (declared,) = catalog(desired(text).registry, found(path), [DIR])
     assert (declared.path, declared.is_here) == (entry.path, True)
+
+
+def test_what_lies_in_another_folder_is_declared_by_its_whole_path() -> None:
+    entries = listed("/hf/a/x.gguf", "/hf/b/x.gguf", "/models/y.gguf")
+    assert {name: manifest_of(entry, DIR)["path"] for name, entry in entries.items()} == {
+        "x": "/hf/a/x.gguf",
+        "b/x": "/hf/b/x.gguf",
+        "y": "y.gguf",
+    }

@@ -23,12 +23,12 @@ any_slot = settings(max_examples=30, deadline=None)
 
 
 def podman(**changes: object) -> list[str]:
-    return list(launch(replace(SPEC, **changes), "systemd", model_dir="/models").argv)  # type: ignore[arg-type]
+    return list(launch(replace(SPEC, **changes), "systemd", model_dirs=["/models"]).argv)  # type: ignore[arg-type]
 
 
 def process(**changes: object) -> list[str]:
     spec = replace(SPEC, command=("engine",), **changes)  # type: ignore[arg-type]
-    return list(launch(spec, "process", model_dir="/models").argv)
+    return list(launch(spec, "process", model_dirs=["/models"]).argv)
 
 
 def options(started: Launch, spec: SlotSpec) -> list[str]:
@@ -98,7 +98,7 @@ def test_models_are_mounted_read_only_and_found_where_the_engine_looks(world: Wo
     _, slot, found = world
     (mount,) = [word for word in options(slot.launch, slot.spec) if word.endswith(":/models:ro")]
     source = mount.removeprefix("--volume=").removesuffix(":/models:ro")
-    assert source in {found.host.model_dir, "/data"}
+    assert source in {*found.host.model_roots, "/data"}
     if slot.spec.engine is Engine.LLAMA_SERVER:
         argv = list(slot.launch.argv)
         model = values(argv[argv.index(slot.spec.image) :], "--model")[0]
@@ -112,13 +112,14 @@ def test_models_are_mounted_read_only_and_found_where_the_engine_looks(world: Wo
         ("/models/a/b.gguf", "/models/", "/models/", "/models/a/b.gguf"),
         ("/data/m.gguf", "/models", "/data", "/models/m.gguf"),
         ("/models2/m.gguf", "/models", "/models2", "/models/m.gguf"),
+        ("/hf/snapshots/a/m.gguf", "/models", "/hf", "/models/snapshots/a/m.gguf"),
         ("/models/{port}.gguf", "/models", "/models", "/models/{port}.gguf"),
     ],
 )
 def test_a_model_outside_of_the_model_directory_brings_its_own_folder(
     path: str, model_dir: str, mount: str, model: str
 ) -> None:
-    argv = list(launch(replace(SPEC, model_path=path), "systemd", model_dir=model_dir).argv)
+    argv = list(launch(replace(SPEC, model_path=path), "systemd", model_dirs=[model_dir, "/hf"]).argv)
     assert f"--volume={mount}:/models:ro" in argv
     assert values(argv, "--model") == [model]
 
@@ -246,7 +247,7 @@ def test_a_slot_that_is_started_the_same_way_has_the_same_hash(world: World) -> 
         profile="other",
         env=dict(reversed(list(slot.spec.env.items()))),
     )
-    assert launch(unseen, facts.runtime, model_dir=found.host.model_dir) == slot.launch
+    assert launch(unseen, facts.runtime, model_dirs=found.host.model_roots) == slot.launch
 
 
 CHANGES: dict[str, Callable[[SlotSpec], SlotSpec]] = {
@@ -262,7 +263,7 @@ def test_a_slot_that_is_started_in_another_way_has_another_hash(world: World, wh
     facts, slot, found = world
     if what == "port" and facts.runtime == "process" and slot.spec.engine is Engine.CUSTOM:
         what = "args"
-    other = launch(CHANGES[what](slot.spec), facts.runtime, model_dir=found.host.model_dir)
+    other = launch(CHANGES[what](slot.spec), facts.runtime, model_dirs=found.host.model_roots)
     assert other.spec_hash != slot.spec_hash
 
 
@@ -271,8 +272,8 @@ def test_a_slot_that_is_started_in_another_way_has_another_hash(world: World, wh
 def test_hashes_are_equal_exactly_where_argv_and_environment_are(
     args: list[str], env: dict[str, str], other_args: list[str], other_env: dict[str, str]
 ) -> None:
-    first = launch(replace(SPEC, args=tuple(args), env=env), "process", model_dir="/models")
-    other = launch(replace(SPEC, args=tuple(other_args), env=other_env), "process", model_dir="/models")
+    first = launch(replace(SPEC, args=tuple(args), env=env), "process", model_dirs=["/models"])
+    other = launch(replace(SPEC, args=tuple(other_args), env=other_env), "process", model_dirs=["/models"])
     assert (first.spec_hash == other.spec_hash) == ((first.argv, first.env) == (other.argv, other.env))
 
 

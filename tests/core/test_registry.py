@@ -115,6 +115,21 @@ def test_two_models_of_one_file_have_one_source() -> None:
 # What is fetched.
 
 
+def test_nothing_is_fetched_into_a_folder_that_is_only_looked_into() -> None:
+    host = json.dumps({"kind": "Host", "model_dirs": ["/hf"]}) + "\n---\n"
+    source = {"repo": "org/repo", "file": "m.gguf"}
+    assert problems(host + manifest(path="/hf/m.gguf")) == []
+    assert problems(host + manifest(path="/data/m.gguf", source=source)) == []
+    (problem,) = problems(host + manifest(path="/hf/a/../m.gguf", source=source))
+    assert "path: leads into /hf, where hal0 writes nothing (leave it out, or name a path below /models)" in problem
+
+
+def test_a_vision_part_may_lie_anywhere_in_the_folder_of_its_model() -> None:
+    host = json.dumps({"kind": "Host", "model_dirs": ["/hf"]}) + "\n---\n"
+    assert problems(host + manifest(path="/hf/a/m.gguf", mmproj="/hf/b/mmproj.gguf")) == []
+    assert "is not below /hf" in problems(host + manifest(path="/hf/a/m.gguf", mmproj="/x/mmproj.gguf"))[0]
+
+
 def test_every_part_of_a_split_model_is_fetched() -> None:
     download = model(source={"repo": "org/repo", "file": "q/m-00001-of-00002.gguf"}).download
     assert download is not None

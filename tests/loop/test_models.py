@@ -263,3 +263,42 @@ async def test_a_model_that_another_process_fetches_is_not_removed(
     assert (there.exists(), half.exists()) == (True, True)
     await models.remove(scene.reconciler, "big")
     assert (there.exists(), half.exists()) == (False, False)
+
+
+# Further folders.
+
+
+async def test_models_in_further_folders_are_found_and_stay_what_they_are(scene: Scene) -> None:
+    far = scene.folder / "hf" / "snapshots"
+    far.mkdir(parents=True)
+    for name in ("seen.gguf", "told.gguf"):
+        (far / name).write_bytes(gguf())
+    told = {"told.yaml": f"kind: Model\nname: told\npath: {far}/told.gguf\n"}
+    scene.declare(MODEL, told, {"host.yaml": f"kind: Host\nmodel_dirs: [{scene.folder}/hf/]\n"})
+    await scene.settle()
+    found = await listed(scene)
+    assert {name: each["state"] for name, each in found.items()} == dict.fromkeys(("m", "seen", "told"), "present")
+    assert found["seen"]["manifest"]["path"] == f"{far}/seen.gguf"
+    assert (await models.models(scene.reconciler))["model_dirs"] == [f"{scene.folder}/hf"]
+    for name in ("seen", "told"):
+        with pytest.raises(Conflict, match=f"{name}.gguf is in {scene.folder}/hf, where hal0 writes nothing"):
+            await models.remove(scene.reconciler, name)
+        assert (far / f"{name}.gguf").exists()
+
+
+async def test_half_a_file_and_what_is_known_of_it_go_with_their_model(scene: Scene) -> None:
+    text = (
+        "kind: Model\nname: cut\nmmproj: eye.gguf\nfetch: manual\nsource: {repo: o/r, file: cut-00001-of-00002.gguf}\n"
+    )
+    halves = [f"{name}.gguf.part{end}" for name in ("cut-00002-of-00002", "eye") for end in ("", ".json")]
+    for name in ("cut-00001-of-00002.gguf", *halves, "other.gguf.part"):
+        put(scene, f"o/r/{name}")
+    scene.declare(MODEL, {"cut.yaml": text})
+    await scene.settle()
+    assert (await models.remove(scene.reconciler, "cut"))["freed_bytes"] == 15
+    assert [path.name for path in (scene.folder / "models/o/r").iterdir()] == ["other.gguf.part"]
+    put(scene, "o/r/eye.gguf.part")
+    scene.declare(MODEL, {"cut.yaml": text, "too.yaml": text.replace("cut", "too")})
+    await scene.settle()
+    await models.remove(scene.reconciler, "cut")
+    assert (scene.folder / "models/o/r/eye.gguf.part").exists()
