@@ -177,6 +177,7 @@ EXAMPLES: dict[str, dict[str, str]] = {
         "name": "host",
         "listen": "127.0.0.1:8080",
         "model_dir": "/srv/models",
+        "model_dirs": "[/srv/models, /home/eve/.cache/huggingface/hub]",
         "slot_ports": "8081-8099",
         "image_registry": "registry.example/mirror",
         "resync": "30s",
