@@ -296,8 +296,11 @@ class FakeFetcher:
                 raise self.faults[path].pop(0)
         content = bytes(self.kept.pop(path, 0))
         if not self.lost:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_bytes(content)
+            file = Path(path) / "model.safetensors" if source.is_folder else Path(path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+            if source.is_folder:
+                file.with_name("config.json").write_text("{}")
 
     async def size_of(self, source: Source) -> int | None:
         if isinstance(self.said, StepFailed):

@@ -13,6 +13,7 @@ from hal0.core.registry import ModelSpec
 PART = ".part"
 """What a half file is called after its name."""
 _LONGEST = 128
+_CACHED = re.compile(r"/models--[^/]+--([^/]+)/snapshots/[0-9a-f]+\Z")
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9._/@+-]+")
 
 
@@ -98,6 +99,8 @@ def _other(name: str, path: str, files: Mapping[str, FoundFile]) -> Entry:
 
 def _sidecar(path: str, files: Collection[str]) -> str:
     """Return the vision part in a model's folder: where there are several, nobody can tell which one is meant."""
+    if not path.endswith(".gguf"):
+        return ""
     folder = posixpath.dirname(path)
     beside = [other for other in files if is_mmproj(other) and posixpath.dirname(other) == folder]
     whole = [other for other in beside if not other.endswith(PART)]
@@ -108,12 +111,18 @@ def _named(paths: Iterable[str], folders: Sequence[str], taken: Collection[str])
     """Return an id for each path that nobody else has: that of its name, else with its folders, else with a number."""
     used, names = set(taken), list[str]()
     for path in paths:
-        short, long = model_id(posixpath.basename(path)), model_id(_below(path, mount_root(path, folders)))
+        short, long = model_id(_own_name(path)), model_id(_below(path, mount_root(path, folders)))
         numbered = (f"{short[: _LONGEST - 8]}-{number}" for number in range(2, len(used) + 3))
         name = next(name for name in (short, long, *numbered) if name not in used)
         used.add(name)
         names.append(name)
     return names
+
+
+def _own_name(path: str) -> str:
+    """Return what a model is called by its path: in the hub's cache a folder is called after a commit."""
+    cached = _CACHED.search(path)
+    return cached[1] if cached else posixpath.basename(path)
 
 
 def _below(path: str, folder: str) -> str:

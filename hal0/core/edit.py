@@ -55,7 +55,7 @@ def new_slot(keys: Mapping[str, Scalar]) -> str:
 def appended(file: str, text: str, manifests: Sequence[Data]) -> str:
     """Return the text of a YAML file with more manifests at its end; what is there stays as it is.
 
-    Values are scalars, and mappings of scalars. Raises ``EditRefused``.
+    Values are scalars, lists and mappings of them. Raises ``EditRefused``.
     """
     documents, errors = parse_file(file, text)
     if errors:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ruamel.yaml import YAML
 from ruamel.yaml.events import DocumentStartEvent
@@ -52,16 +52,18 @@ def without(text: str, at: int) -> str:
     return text[:begin] + text[end:]
 
 
-def declaring(manifests: Iterable[Mapping[str, Scalar | Mapping[str, Scalar]]]) -> str:
+def declaring(manifests: Iterable[Mapping[str, Any]]) -> str:
     """Return the text of a YAML file that declares some manifests, a key a line in the order that is given."""
     blocks = ("".join(f"{key}: {_flow(value)}\n" for key, value in each.items()) for each in manifests)
     return "---\n".join(blocks)
 
 
-def _flow(value: Scalar | Mapping[str, Scalar]) -> str:
-    if not isinstance(value, Mapping):
-        return _written(value)
-    return "{" + ", ".join(f"{key}: {_written(inner)}" for key, inner in value.items()) + "}"
+def _flow(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_flow, value))}]"
+    return _written(value)
 
 
 def _yaml() -> YAML:

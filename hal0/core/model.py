@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
 
 class SourceKind(StrEnum):
@@ -16,13 +17,26 @@ class SourceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a model's file comes from. ``url`` is of a URL; ``repo``, ``file`` and ``revision`` are of the hub."""
+    """Where a model's file comes from. ``url`` is of a URL; ``repo``, ``file`` and ``revision`` are of the hub.
+
+    Without a ``file`` it is the whole repository, a folder: those of its files that match one of ``include``, if any.
+    """
 
     kind: SourceKind = SourceKind.FILE
     url: str = ""
     repo: str = ""
     file: str = ""
     revision: str = "main"
+    include: tuple[str, ...] = ()
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a whole repository."""
+        return self.kind is SourceKind.HUB and not self.file
+
+    def takes(self, path: str) -> bool:
+        """Return whether a file of the repository is one of the model; ``*`` stands for slashes, too."""
+        return not self.include or any(fnmatchcase(path, pattern) for pattern in self.include)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,10 @@ def files_of(path: str, mmproj: str) -> tuple[str, ...]:
 def stem(path: str) -> str:
     """Return a model's path without its format and the number of its part."""
     split = _PART.fullmatch(path)
-    return split[1] if split else posixpath.splitext(path)[0]
+    if split:
+        return split[1]
+    name, suffix = posixpath.splitext(path)
+    return name if suffix[1:2].isalpha() else path  # Qwen2.5-7B is a folder
 
 
 def mount_root(path: str, folders: Iterable[str]) -> str:

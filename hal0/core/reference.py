@@ -16,6 +16,8 @@ _SCHEMES = ("https://", "http://")
 _VIEWS = frozenset({"blob", "resolve", "raw", "tree"})
 """What the hub's own addresses have between a repository and a revision."""
 _OF_REPO = 2
+FOLDER_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+"""What is fetched of a repository that is a model's folder: not its weights in other formats, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,12 @@ def offers(files: Iterable[ListedFile], tag: str = "") -> tuple[Offer, ...]:
     firsts = dict.fromkeys(parts(path)[0] for path in sizes if path.endswith(".gguf") and not is_mmproj(path))
     there = [Offer(first, _sum(parts(first), sizes)) for first in firsts]
     return tuple(sorted((each for each in there if _has(each.file, tag)), key=lambda each: each.file))
+
+
+def is_folder(files: Iterable[ListedFile]) -> bool:
+    """Return whether a repository is a model's folder, as vLLM takes it."""
+    names = {file.path for file in files}
+    return "config.json" in names and any(name.endswith(".safetensors") and "/" not in name for name in names)
 
 
 def _of_page(path: str) -> Reference | None:

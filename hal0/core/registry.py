@@ -113,7 +113,8 @@ def _source(manifest: SourceManifest | None) -> Source:
     if manifest.url:
         return Source(SourceKind.URL, url=manifest.url)
     revision = manifest.revision or Source().revision
-    return Source(SourceKind.HUB, repo=manifest.repo or "", file=manifest.file or "", revision=revision)
+    include = tuple(manifest.include)
+    return Source(SourceKind.HUB, "", manifest.repo or "", manifest.file or "", revision, include)
 
 
 def _default_path(source: Source) -> str:

@@ -23,6 +23,7 @@ from hal0.core.registry import model_spec, registry_errors
 from hal0.core.rejections import good_again
 from hal0.core.render import Templates
 from hal0.core.schema import (
+    Engine,
     HostManifest,
     Manifest,
     ModelManifest,
@@ -36,6 +37,9 @@ from hal0.core.spec import Desired, DesiredSlot, HostFacts, HostSpec, Placing, P
 from hal0.core.validate import Located, did_you_mean
 
 _DECLARE = "declare it: hal0 model scan --write if its file is there, else hal0 model pull OWNER/REPO/FILE"
+
+
+_TAKE_FOLDERS = frozenset({Engine.VLLM, Engine.CUSTOM})
 
 
 def resolve(
@@ -172,10 +176,21 @@ def _references(
     elif sleepless := _sleepless(slot.manifest, profile.manifest):
         errors.append(slot.error(sleepless[0], "sleep_after", hint=sleepless[1]))
         profile = None
+    elif model and (misfit := _misfit(slot, model.manifest, profile.manifest)):
+        errors.append(misfit)
+        profile = None
     elif apart := torn(slot, profile):
         errors.append(apart)
         profile = None
     return model, profile, errors
+
+
+def _misfit(slot: Located[SlotManifest], model: ModelManifest, profile: ProfileManifest) -> ManifestError | None:
+    """Return an error for a model that is a folder, where the engine takes a file."""
+    if not (model.source and model.source.is_folder) or profile.engine in _TAKE_FOLDERS:
+        return None
+    what = f"{model.name} is a whole repository, and the engine of profile {profile.name!r} takes a file"
+    return slot.error(what, "model", hint="name a `file` in the Model's source, or a profile of vLLM")
 
 
 def _no_profile(slot: Located[SlotManifest], wanted: str, known: Index) -> ManifestError:

@@ -187,32 +187,42 @@ class SlotManifest(Strict):
 
 
 class SourceManifest(Strict):
-    """Where a model is fetched from: an address, or a file of a repository of the Hugging Face hub."""
+    """Where a model is fetched from: an address, or a repository of the Hugging Face hub, or a file of it."""
 
     url: SourceUrl | None = Field(None, description="address of the file; this, or `repo`")
     repo: RepoName | None = Field(None, description="repository of the hub")
-    file: RepoFile | None = Field(None, description="file in `repo`; the first one, where the model is split")
+    file: RepoFile | None = Field(
+        None, description="file in `repo`; the first one, where the model is split. Without it: the whole repository"
+    )
     revision: Revision | None = Field(None, description="branch, tag or commit of `repo`; by default main")
+    include: list[Line] = Field(
+        default_factory=list, description="patterns of the files that are fetched of a whole repository; by default all"
+    )
 
     @model_validator(mode="after")
     def _is_one(self) -> SourceManifest:
         if (self.url is None) == (self.repo is None):
             raise ValueError("name exactly one of url, repo")
-        if self.repo is not None and self.file is None:
-            raise ValueError("name the file in the repository: file")
         if self.url is not None and (self.file or self.revision):
             raise ValueError("file and revision go with repo, not with url")
+        if self.include and not self.is_folder:
+            raise ValueError("include goes with a whole repository: repo without a file")
         return self
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a whole repository."""
+        return self.repo is not None and self.file is None
 
 
 class ModelManifest(Strict):
-    """A model's file, and where it comes from."""
+    """A model's file or folder, and where it comes from."""
 
     kind: Literal["Model"]
     name: ModelId
     path: MountPath | None = Field(
         None,
-        description="file below the model directory, or an absolute path; needed unless `source` gives one",
+        description="file or folder below the model directory, or an absolute path; needed unless `source` gives one",
     )
     source: SourceManifest | None = Field(
         None, description="where the file is fetched from; by default it is put there by hand"
@@ -230,14 +240,17 @@ class ModelManifest(Strict):
     def _lies_somewhere(self) -> ModelManifest:
         if not (self.path or self.source):
             raise ValueError("path: is required, unless `source` says where the model comes from")
-        if not (self.path or self.source_file):
+        is_folder = bool(self.source and self.source.is_folder)
+        if not (self.path or self.source_file or is_folder):
             raise ValueError("path: is required where the address of `source` ends without the name of a file")
         if self.mmproj and self.source and self.source.url:
             raise ValueError("mmproj: comes from a repository, and this model from an address: put both there by hand")
+        if is_folder and (self.sha256 or self.mmproj or (self.path or "").endswith(".gguf")):
+            raise ValueError("source: without a file it is a folder: that has no sha256, no mmproj, and no file's path")
         counts = [len(parts(name)) for name in (self.path, self.source_file) if name]
         if len(set(counts)) > 1:
             raise ValueError(f"path: the source has {counts[1]} files, and this names {counts[0]}")
-        if self.sha256 and counts[0] > 1:
+        if self.sha256 and max(counts, default=1) > 1:
             raise ValueError("sha256: each part of a split model has its own: leave it out")
         return self
 

@@ -198,7 +198,8 @@ def source_json(source: Source) -> Json | None:
         case SourceKind.URL:
             return {"url": source.url.partition("?")[0]}  # what follows may be a key
         case SourceKind.HUB:
-            return {"repo": source.repo, "file": source.file, "revision": source.revision}
+            said = {"repo": source.repo, "file": source.file, "revision": source.revision}
+            return {key: value for key, value in said.items() if value}
     return None
 
 

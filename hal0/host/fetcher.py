@@ -58,7 +58,7 @@ class HttpFetcher:
         def ask() -> tuple[ListedFile, ...]:
             from hal0.host import hub
 
-            return hub.listing(source)
+            return tuple(ListedFile(each.path, each.remote.size) for each in hub.repository(source))
 
         return await _asked(ask, source)
 
@@ -100,6 +100,12 @@ class _Job:
         from hal0.host.download import Limits, check_room, download, is_right
 
         limits = self.limits or Limits()
+        if self.source.is_folder:
+            from hal0.host.repository import fetch_folder
+
+            fetch_folder(self.source, self.path, self.meter, self.wire, limits)
+            self.meter.flush()
+            return
         if is_right(self.path, self.sha256, self.meter, self.wire):
             return
         if self.source.kind is SourceKind.FILE:
@@ -154,6 +160,10 @@ def _size_of(source: Source) -> int | None:
     """Return how large a source's file is; None where its server does not say. Raises ``StepFailed``."""
     from hal0.host.webfile import Patience, size_of
 
+    if source.is_folder:
+        from hal0.host.repository import size_of_all
+
+        return size_of_all(source)
     remote = _remote(source)
     return size_of(remote, Patience()) if source.kind is SourceKind.URL else remote.size
 

@@ -16,6 +16,7 @@ from typing import BinaryIO, NamedTuple, TypeAlias
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.modelfile import ModelFacts, ModelFile
 from hal0.core.modelpath import parts
+from hal0.host.folder import files_in, is_folder_model
 from hal0.host.threads import in_thread
 
 Value: TypeAlias = int | float | str | tuple[int, ...]
@@ -97,10 +98,23 @@ def look_at(path: str) -> Parts:
             seen = Path(name).stat()
         except (OSError, ValueError) as error:
             return Unknown(f"{name}: {getattr(error, 'strerror', None) or error}")
+        if stat.S_ISDIR(seen.st_mode):
+            return _folder(name)
         if not stat.S_ISREG(seen.st_mode):
             return Unknown(f"{name}: not a file")
         found.append(Part(name, seen.st_size, seen.st_mtime_ns))
     return Known(tuple(found))
+
+
+def _folder(path: str) -> Parts:
+    """Return the files of a model that is a folder, its configuration first."""
+    try:
+        if not is_folder_model(Path(path)):
+            return Unknown(f"{path}: a folder without a model in it")
+        seen = [(str(file), file.stat()) for file in files_in(Path(path))]
+    except OSError as error:
+        return Unknown(f"{path}: {error.strerror}")
+    return Known(tuple(Part(file, each.st_size, each.st_mtime_ns) for file, each in seen))
 
 
 def _read_parts(parts: Parts) -> ModelFile:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from hal0.core.model import ListedFile, Source
+from hal0.core.model import Source
 from hal0.errors import StepFailed
 from hal0.host.webfile import Remote, reason, shown
 
@@ -29,7 +29,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.hf_api import RepoFile
 
 _HOME = "https://huggingface.co"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -44,6 +43,15 @@ class Located:
 
     commit: str
     remote: Remote
+
+
+@dataclass(frozen=True, slots=True)
+class RepoPart:
+    """A file of a repository. ``blob`` is git's id of its content, for those that have no sha256; may be empty."""
+
+    path: str
+    remote: Remote
+    blob: str = ""
 
 
 def look(source: Source) -> Located:
@@ -70,17 +78,31 @@ def look(source: Source) -> Located:
     return Located(commit, remote)
 
 
-def listing(source: Source) -> tuple[ListedFile, ...]:
-    """Return the files of a source's repository, in all its folders. Raises ``StepFailed``."""
+def repository(source: Source) -> tuple[RepoPart, ...]:
+    """Return the files of a source's repository, as they are at one commit. Raises ``StepFailed``."""
     endpoint, token = _endpoint(), ""
     try:
         _guard_client()
         token = get_token() or ""
         hub = HfApi(endpoint=endpoint, token=token or False)
-        found = hub.list_repo_tree(source.repo, recursive=True, revision=source.revision)
-        return tuple(ListedFile(each.path, each.size) for each in found if isinstance(each, RepoFile))
+        found = hub.model_info(source.repo, revision=source.revision, files_metadata=True)
     except Exception as error:  # noqa: BLE001 - those of its HTTP client are not named by the package
         raise _failure(error, source, endpoint, token) from None
+    commit, terms = found.sha or source.revision, _terms(source, endpoint)
+    return tuple(
+        RepoPart(
+            each.rfilename,
+            Remote(
+                url=hf_hub_url(source.repo, each.rfilename, revision=commit, endpoint=endpoint),
+                size=each.size,
+                sha256=each.lfs.sha256 if each.lfs else "",
+                token=token,
+                gated=terms,
+            ),
+            "" if each.lfs else each.blob_id or "",
+        )
+        for each in found.siblings or ()
+    )
 
 
 def _endpoint() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from hal0.core.catalog import PART, FoundFile
 from hal0.core.facts import Fact, Unknown
 from hal0.core.modelfile import ModelCard
 from hal0.errors import HostUnreachable
+from hal0.host.folder import as_one
 from hal0.host.gguf import Parts, look_at
 from hal0.host.modelcard import read_card
 from hal0.host.scan import scan
@@ -67,4 +69,7 @@ def _stats(paths: Iterable[str]) -> Iterable[FoundFile]:
             seen = Path(path).stat()
         except (OSError, ValueError):
             continue
-        yield FoundFile(path, seen.st_size, seen.st_mtime_ns)
+        if not stat.S_ISDIR(seen.st_mode):
+            yield FoundFile(path, seen.st_size, seen.st_mtime_ns)
+        elif folder := as_one(Path(path)):
+            yield folder

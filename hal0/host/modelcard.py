@@ -7,6 +7,8 @@ from pathlib import Path
 
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.modelfile import ModelCard
+from hal0.host.folder import CONFIG
+from hal0.host.foldercard import folder_card
 from hal0.host.gguf import BadHeadError, Head, Parts, Value
 
 _LONGEST = 64 << 20  # bytes of a header: the tokens of a large vocabulary are some millions
@@ -52,6 +54,8 @@ def read_card(parts: Parts) -> Fact[ModelCard]:
     """Return the card of a model by its files, the first part first, or why there is none. Takes up to a second."""
     if isinstance(parts, Unknown):
         return parts
+    if Path(parts.value[0].path).name == CONFIG:
+        return folder_card(parts.value[0].path, [part.path for part in parts.value])
     try:
         values, counts = dict[str, Value](), list[int]()
         for part in parts.value:

@@ -94,7 +94,7 @@ class Part:
     def place(self) -> None:
         """Give the whole file its name. Raises ``OSError``, and ``StepFailed`` where somebody removed it meanwhile."""
         os.fsync(self.descriptor)
-        if not _is_at(self.descriptor, _half(self.path)):  # it would be another one's half file that is put in place
+        if not is_at(self.descriptor, _half(self.path)):  # it would be another one's half file that is put in place
             raise StepFailed(f"{_half(self.path)} was removed while it was filled", hint="Fetch it again.")
         _half(self.path).replace(self.path)
         _notes(self.path).unlink(missing_ok=True)
@@ -121,7 +121,7 @@ def held(path: Path, wait: Callable[[int, int | None], None]) -> Iterator[Part]:
             part = Part(path, descriptor, origin=_origin(path))
             yield part
         finally:
-            if not os.fstat(descriptor).st_size and _is_at(descriptor, _half(path)):
+            if not os.fstat(descriptor).st_size and is_at(descriptor, _half(path)):
                 Part(path, descriptor).drop()
             os.close(descriptor)
 
@@ -171,7 +171,7 @@ def _locked(path: Path, wait: Callable[[int, int | None], None]) -> int:
         try:
             _acquire(descriptor, path, wait)
             # Who held it may have given it its final name, or removed it: then the lock is that of another file.
-            if _is_at(descriptor, _half(path)):
+            if is_at(descriptor, _half(path)):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -190,7 +190,8 @@ def _acquire(descriptor: int, path: Path, wait: Callable[[int, int | None], None
             return
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def is_at(descriptor: int, path: Path) -> bool:
+    """Return whether what was opened still has its name: who held it may have put it in place, or removed it."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from hal0.core.catalog import FoundFile
+from hal0.core.catalog import PART, FoundFile
+from hal0.host.folder import CONFIG, as_one
 
 _DEEPEST = 4  # folders below the model directory: owner, name, and some that a repository has
 _MOST = 20_000
@@ -15,13 +16,17 @@ _WHISPER = ("ggml-", ".bin")  # how whisper.cpp calls its models
 
 
 def scan(folder: str) -> tuple[FoundFile, ...]:
-    """Return the model files below a folder, and those that are half there. What can't be read is left out.
+    """Return the model files below a folder, and those that are half there; a model that is a folder is one of them.
+
+    What can't be read is left out.
 
     Links that lead out of the folder are not followed, and none to a folder is.
     """
     root = os.path.realpath(folder)
-    found = (_found(entry, root) for entry in _entries(folder, _DEEPEST, [_MOST]) if _is_model(entry.name))
-    return tuple(sorted(file for file in found if file))
+    entries = list(_entries(folder, _DEEPEST, [_MOST]))
+    found = (_found(entry, root) for entry in entries if _is_model(entry.name))
+    folders = (as_one(Path(entry.path).parent) for entry in entries if entry.name == CONFIG and _found(entry, root))
+    return tuple(sorted(each for each in (*found, *folders) if each))
 
 
 def _entries(folder: str, depth: int, left: list[int]) -> Iterator[os.DirEntry[str]]:
@@ -35,7 +40,7 @@ def _entries(folder: str, depth: int, left: list[int]) -> Iterator[os.DirEntry[s
                     return
                 if not entry.is_dir(follow_symlinks=False):
                     yield entry
-                elif depth and not entry.name.startswith("."):
+                elif depth and not entry.name.startswith(".") and not entry.name.endswith(PART):
                     folders.append(entry.path)
     except OSError:
         return

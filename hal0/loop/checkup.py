@@ -18,7 +18,7 @@ from hal0.core.secretref import SecretRef
 from hal0.core.spec import Desired, SlotSpec
 from hal0.errors import Hal0Error
 from hal0.host import checkup, git, gpus, listening, trust, unit_files
-from hal0.host.models import are_files, is_file
+from hal0.host.models import are_files, is_there
 from hal0.host.scope import Scope
 from hal0.host.secrets import SecretMissing, Secrets
 from hal0.host.threads import in_thread
@@ -104,7 +104,7 @@ def _declared(settings: Settings, desired: Desired, running: Running) -> Declare
 
 
 def _needs(desired: Desired, spec: SlotSpec, runs: bool | None) -> SlotNeeds:
-    files = {path: is_file(path) for path in spec.model_files}
+    files = {path: is_there(path) for path in spec.model_files}
     lacking = next((path for path, fact in files.items() if fact == Known(value=False)), spec.model_path)
     return SlotNeeds(
         name=spec.name,

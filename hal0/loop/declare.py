@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import AsyncIterator, Collection
+from dataclasses import replace
 
 from hal0.core.catalog import model_id
 from hal0.core.model import Source, SourceKind
 from hal0.core.modelpath import last_segment
-from hal0.core.reference import Offer, Reference, offers, reference
+from hal0.core.reference import FOLDER_FILES, Offer, Reference, is_folder, offers, reference
 from hal0.core.registry import ModelSpec
 from hal0.core.wire import VERSION, Json, source_json
 from hal0.errors import Conflict, StepFailed, UsageError
@@ -16,7 +17,7 @@ from hal0.loop import authoring, models
 from hal0.loop.authoring import Persisted
 from hal0.loop.reconcile import Reconciler
 
-_NO_GGUF = "vLLM and others take folders of it: put them there by hand"
+_NO_GGUF = "nor is it a model's folder: config.json and *.safetensors"
 
 
 async def scan(reconciler: Reconciler, *, who: str) -> Json:
@@ -40,14 +41,12 @@ async def pull(reconciler: Reconciler, wanted: str, *, name: str = "", who: str)
     elif (there := _declared(reconciler, where.source)) is not None:
         model = _same(there, name)
     else:
-        if not where.is_file:
-            found = offers(await reconciler.actor.transfers.fetcher.listing(where.source), where.tag)
-            if not (where.tag and len(found) == 1):
-                yield _offered(where, found)
-                return
-            where = _picked(where, found[0])
-        model = name or _name(where.source)
-        yield await _declare(reconciler, where.source, model, who)
+        source = where.source if where.is_file else await _picked(reconciler, where)
+        if isinstance(source, dict):
+            yield source
+            return
+        model = name or _name(source)
+        yield await _declare(reconciler, source, model, who)
     async for event in models.pull(reconciler, model):
         yield event
 
@@ -63,7 +62,9 @@ async def _declare(reconciler: Reconciler, source: Source, name: str, who: str) 
 
 def _declared(reconciler: Reconciler, source: Source) -> ModelSpec | None:
     """Return the Model that comes from there already."""
-    return next((spec for spec in reconciler.desired.registry.values() if spec.source == source), None)
+    wanted = replace(source, include=())
+    specs = [spec for spec in reconciler.desired.registry.values() if replace(spec.source, include=()) == wanted]
+    return specs[0] if specs else None
 
 
 def _same(there: ModelSpec, name: str) -> str:
@@ -78,23 +79,31 @@ def _check_free(name: str, taken: Collection[str]) -> None:
 
 
 def _name(source: Source) -> str:
-    file = source.file if source.kind is SourceKind.HUB else last_segment(source.url)
+    file = source.file or source.repo if source.kind is SourceKind.HUB else last_segment(source.url)
     if not file:
         raise UsageError("its address ends without the name of a file", hint="declare it in a manifest, with a `path`")
     return model_id(posixpath.basename(file))
 
 
-def _manifest(source: Source) -> dict[str, str]:
+def _manifest(source: Source) -> Json:
     """Return a source as its manifest says it: whole, since an address' query may be needed."""
     if source.kind is SourceKind.URL:
         return {"url": source.url}
     revision = {} if source.revision == Source().revision else {"revision": source.revision}
-    return {"repo": source.repo, "file": source.file} | revision
+    file = {"file": source.file} if source.file else {}
+    include = {"include": list(source.include)} if source.include else {}
+    return {"repo": source.repo} | file | revision | include
 
 
-def _picked(where: Reference, offer: Offer) -> Reference:
-    source = where.source
-    return Reference(Source(SourceKind.HUB, repo=source.repo, file=offer.file, revision=source.revision))
+async def _picked(reconciler: Reconciler, where: Reference) -> Source | Json:
+    """Return the one model that a repository is asked for: by a tag, or as it is a folder; else what it offers."""
+    files = await reconciler.actor.transfers.fetcher.listing(where.source)
+    found = offers(files, where.tag)
+    if where.tag and len(found) == 1:
+        return replace(where.source, file=found[0].file)
+    if not where.tag and not found and is_folder(files):
+        return replace(where.source, include=FOLDER_FILES)
+    return _offered(where, found)
 
 
 def _offered(where: Reference, found: Collection[Offer]) -> Json:

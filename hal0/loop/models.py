@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from hal0.core.catalog import Entry, catalog, manifest_of
+from hal0.core.catalog import PART, Entry, catalog, manifest_of
 from hal0.core.facts import Fact, Known, Unknown, known
 from hal0.core.modelfile import ModelCard
 from hal0.core.modelpath import mount_root, parts
@@ -19,6 +19,7 @@ from hal0.core.spec import SlotSpec
 from hal0.core.validate import did_you_mean
 from hal0.core.wire import VERSION, Json, source_json, transfer_json
 from hal0.errors import Conflict, NotFound, UsageError
+from hal0.host import folder
 from hal0.host.digests import hash_file
 from hal0.host.models import are_files
 from hal0.host.part import discard
@@ -89,9 +90,9 @@ async def verify(reconciler: Reconciler, name: str) -> AsyncIterator[Json]:
         raise UsageError(f"there is no {entry.path}", hint=f"hal0 model show {name} says where it comes from")
     yield {"event": "begin", "model": entry.name, "path": entry.path}
     found: dict[str, str] = {}
-    for file in entry.files:
-        async for done, total in _hashed(reconciler, file.path, found):
-            yield {"event": "verify", "model": entry.name, "file": file.path, "done_bytes": done, "total_bytes": total}
+    for path in await asyncio.to_thread(_single_files, [file.path for file in entry.files]):
+        async for done, total in _hashed(reconciler, path, found):
+            yield {"event": "verify", "model": entry.name, "file": path, "done_bytes": done, "total_bytes": total}
     wanted = entry.spec.sha256 if entry.spec else ""
     right = found[entry.path] == wanted if wanted and entry.path in found else None
     files = [{"path": path, "sha256": digest} for path, digest in found.items()]
@@ -253,6 +254,11 @@ async def _transferred(reconciler: Reconciler, download: Download) -> AsyncItera
     task.result()
 
 
+def _single_files(paths: Iterable[str]) -> list[str]:
+    """Return the files of a model, those in its folder where it is one."""
+    return [str(file) for path in paths for file in (folder.files_in(Path(path)) if Path(path).is_dir() else [path])]
+
+
 async def _hashed(reconciler: Reconciler, path: str, found: dict[str, str]) -> AsyncIterator[tuple[int, int]]:
     """Hash a file in a thread, put its sha256 into ``found``, and yield how far that is."""
     stop, far = Event(), [(0, 0)]
@@ -278,13 +284,16 @@ def _discard(path: str) -> int:
             raise Conflict(f"{path} is being fetched", hint="end that, then try again")
         time.sleep(_LOOK_S)
 
-    return discard(Path(path), wait)
+    half = Path(path + PART)
+    return folder.discard(half, wait) if half.is_dir() else discard(Path(path), wait)
 
 
 def _unlink(path: str) -> int:
-    """Remove a file, and return how large it was; one that is not there was of no size."""
+    """Remove a file, or a model's folder, and return how large it was; what is not there was of no size."""
     with contextlib.suppress(FileNotFoundError):
         try:
+            if folder.as_one(Path(path)) and Path(path).is_dir():
+                return folder.remove(Path(path))
             size = Path(path).stat().st_size
             Path(path).unlink()
         except FileNotFoundError:

@@ -31,8 +31,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
             files.put(f"/org/repo/resolve/main/Big-{quant}.gguf", headers=HEAD)
             files.put(f"/org/repo/resolve/{'c0' * 20}/Big-{quant}.gguf", CONTENT)
         names = ("Big-Q4_K_M.gguf", "Big-Q8_0.gguf", "mmproj-F16.gguf", "README.md")
-        tree = [{"type": "file", "path": name, "size": len(CONTENT), "oid": "a"} for name in names]
-        files.put("/api/models/org/repo/tree/main", json.dumps(tree).encode())
+        listed = [{"rfilename": name, "size": len(CONTENT), "blobId": "a"} for name in names]
+        answer = {"id": "org/repo", "sha": "c0" * 20, "siblings": listed}
+        files.put("/api/models/org/repo/revision/main", json.dumps(answer).encode())
         yield files
 
 

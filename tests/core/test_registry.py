@@ -69,7 +69,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({}, "path: is required, unless `source`"),
     ({"source": {}}, "source: name exactly one of url, repo"),
     ({"source": {"url": "https://x/m.gguf", "repo": "a/b"}}, "source: name exactly one of url, repo"),
-    ({"source": {"repo": "a/b"}}, "source: name the file"),
     ({"source": {"url": "https://x/m.gguf", "revision": "v1"}}, "source: file and revision go with repo"),
     ({"source": {"repo": "a", "file": "m.gguf"}}, "source.repo: 'a' does not fit"),
     ({"source": {"repo": "a/b", "file": "../m.gguf"}}, "source.file: is no file of a repository"),
@@ -128,6 +127,44 @@ def test_a_vision_part_may_lie_anywhere_in_the_folder_of_its_model() -> None:
     host = json.dumps({"kind": "Host", "model_dirs": ["/hf"]}) + "\n---\n"
     assert problems(host + manifest(path="/hf/a/m.gguf", mmproj="/hf/b/mmproj.gguf")) == []
     assert "is not below /hf" in problems(host + manifest(path="/hf/a/m.gguf", mmproj="/x/mmproj.gguf"))[0]
+
+
+def test_a_whole_repository_is_a_folder() -> None:
+    source = {"repo": "org/repo", "include": ["*.json", "*.safetensors"]}
+    found = model(source=source)
+    assert (found.path, found.files, found.mmproj) == ("/models/org/repo", ("/models/org/repo",), "")
+    assert found.source.is_folder
+    assert [found.source.takes(name) for name in ("a.json", "deep/b.safetensors", "c.bin")] == [True, True, False]
+    assert found.download is not None
+    assert found.download.files == (RemoteFile(found.source, "/models/org/repo"),)
+    assert model(source={"repo": "org/repo"}, path="tiny").path == "/models/tiny"
+    assert model(source={"repo": "org/repo"}).source.takes("anything")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"source": {"repo": "o/r"}, "sha256": SHA}, "without a file it is a folder"),
+        ({"source": {"repo": "o/r"}, "mmproj": "x.gguf"}, "without a file it is a folder"),
+        ({"source": {"repo": "o/r"}, "path": "x.gguf"}, "without a file it is a folder"),
+        ({"source": {"repo": "o/r", "file": "x.gguf", "include": ["*"]}}, "include goes with a whole repository"),
+        ({"source": {"url": "https://x.example/x.gguf", "include": ["*"]}}, "include goes with a whole repository"),
+    ],
+)
+def test_a_folder_has_nothing_of_a_file(keys: dict[str, Any], message: str) -> None:
+    (problem,) = problems(manifest(**keys))
+    assert message in problem
+
+
+def test_vllm_is_given_the_folder_where_its_container_has_it_and_llama_server_gets_none() -> None:
+    source = {"source": {"repo": "org/repo"}, "path": "repo"}
+    found = desired(manifest(**source) + SLOT + "device: gpu-cuda\nprofile: vllm-cuda\n")
+    assert not found.problems
+    argv = list(found.slots["chat"].launch.argv)
+    assert "--volume=/models:/models:ro" in argv
+    assert argv[argv.index("serve") + 1] == "/models/repo"
+    (problem,) = problems(manifest(**source) + SLOT)
+    assert "m is a whole repository, and the engine of profile 'llama-server-cpu' takes a file" in problem
 
 
 def test_every_part_of_a_split_model_is_fetched() -> None:

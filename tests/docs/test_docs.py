@@ -77,6 +77,7 @@ _WORDS: tuple[tuple[object, str], ...] = (
 ALSO = {
     "Model": ("path",),
     **{f"Model.source.{key}": ("source.repo", "source.file") for key in ("repo", "file", "revision")},
+    "Model.source.include": ("source.repo",),
 }
 
 # An example of each key, as YAML has it. A key without one is a KeyError here.
@@ -126,6 +127,7 @@ EXAMPLES: dict[str, dict[str, str]] = {
         "source.repo": "Qwen/Qwen3-8B-GGUF",
         "source.file": "Qwen3-8B-Q4_K_M.gguf",
         "source.revision": "main",
+        "source.include": "['*.safetensors', '*.json']",
         "sha256": "0f3c8e5d6a7b4c1d2e9f8a7b6c5d4e3f2a1b0c9d8e7f6a5b4c3d2e1f0a9b8c7d",
         "mmproj": "mmproj-F16.gguf",
         "fetch": "manual",

@@ -167,7 +167,8 @@ def test_a_split_model_that_lacks_a_part_is_unknown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("no", "No such file or directory"), (".", "not a file"), ("\0", "embedded null byte")]
+    ("name", "why"),
+    [("no", "No such file or directory"), (".", "a folder without a model in it"), ("\0", "embedded null byte")],
 )
 def test_what_is_no_file_is_unknown(tmp_path: Path, name: str, why: str) -> None:
     found = read_model(f"{tmp_path}/{name}")

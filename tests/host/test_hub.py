@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hal0.core.model import ListedFile, Progress, Source, SourceKind
+from hal0.core.model import Progress, Source, SourceKind
 from hal0.errors import StepFailed
 from hal0.host import hub
 from hal0.host.download import Limits
@@ -174,11 +174,17 @@ def test_what_the_hub_says_no_to_is_told_by_name(
     assert hint in error.hint
 
 
-def test_a_repository_is_listed_with_its_sizes(endpoint: FileServer) -> None:
-    tree = [*TREE, {"type": "directory", "path": "q4", "oid": "b"}]
-    endpoint.put("/api/models/org/repo/tree/v1", json.dumps(tree).encode())
-    found = hub.listing(Source(SourceKind.HUB, repo="org/repo", revision="v1"))
-    assert found == (ListedFile("README.md", 1), ListedFile("q4/smaller.gguf", 1))
+def test_the_files_of_a_repository_are_those_of_a_commit(endpoint: FileServer) -> None:
+    lfs = {"sha256": SHA256, "size": 7, "pointerSize": 1}
+    siblings = [
+        {"rfilename": "config.json", "size": 3, "blobId": "b10b"},
+        {"rfilename": "q4/small.gguf", "size": 7, "blobId": "b10c", "lfs": lfs},
+    ]
+    answer = {"id": "org/repo", "sha": COMMIT, "siblings": siblings}
+    endpoint.put("/api/models/org/repo/revision/v1", json.dumps(answer).encode())
+    small, large = hub.repository(Source(SourceKind.HUB, repo="org/repo", revision="v1"))
+    assert (small.path, small.remote.size, small.remote.sha256, small.blob) == ("config.json", 3, "", "b10b")
+    assert (large.remote.url, large.remote.sha256, large.blob) == (endpoint.url + AT_COMMIT, SHA256, "")
     assert endpoint.asked[0].token == "Bearer tok"  # noqa: S105 - the test's own
 
 
@@ -187,9 +193,10 @@ def test_a_repository_is_listed_with_its_sizes(endpoint: FileServer) -> None:
     [("RepoNotFound", "has no repository org/repo"), ("RevisionNotFound", "no revision"), ("", "listed")],
 )
 def test_a_repository_that_cant_be_listed_is_told(endpoint: FileServer, code: str, says: str) -> None:
-    endpoint.put("/api/models/org/repo/tree/main", status=404, headers={"X-Error-Code": code} if code else {})
+    headers = {"X-Error-Code": code} if code else {}
+    endpoint.put("/api/models/org/repo/revision/main", status=404, headers=headers)
     with pytest.raises(StepFailed, match=says) as caught:
-        hub.listing(Source(SourceKind.HUB, repo="org/repo"))
+        hub.repository(Source(SourceKind.HUB, repo="org/repo"))
     assert caught.value.hint
 
 

@@ -176,3 +176,58 @@ async def test_what_says_nothing_of_where_it_comes_from_is_not_fetched(scene: Sc
     with pytest.raises(InvalidManifests, match="repo"):
         await pulled(scene, "org/-repo/x.gguf")
     assert not (root / "models.yaml").exists()
+
+
+# Folders.
+
+
+async def test_a_repository_without_gguf_is_a_folder_and_is_fetched_whole(scene: Scene, root: Path) -> None:
+    await put(scene, root, MODEL)
+    names = ("config.json", "model.safetensors", "pytorch_model.bin")
+    scene.fetcher.repositories = {"org/Tiny2.5-1B": tuple(ListedFile(name, 1) for name in names)}
+    found = await pulled(scene, "org/Tiny2.5-1B")
+    folder = scene.folder / "models/org/Tiny2.5-1B"
+    assert (found[0]["model"], found[-1]["path"]) == ("tiny2.5-1b", str(folder))
+    assert (root / "models.yaml").read_text() == (
+        "kind: Model\nname: tiny2.5-1b\n"
+        'source: {repo: org/Tiny2.5-1B, include: ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]}\n'
+    )
+    shown = await models.model(scene.reconciler, "tiny2.5-1b")
+    assert (shown["state"], shown["size_bytes"], shown["source"]) == (
+        "present",
+        102,
+        {"repo": "org/Tiny2.5-1B", "revision": "main"},
+    )
+    assert [event["event"] for event in await pulled(scene, "org/Tiny2.5-1B")] == ["begin", "end"]
+    hashed = await all_of(models.verify(scene.reconciler, "tiny2.5-1b"))
+    assert [Path(file["path"]).name for file in hashed[-1]["files"]] == ["config.json", "model.safetensors"]
+    half = folder.with_name("Tiny2.5-1B.part")
+    half.mkdir()
+    (half / "x").write_bytes(b"12")
+    assert (await models.remove(scene.reconciler, "tiny2.5-1b"))["freed_bytes"] == 104
+    assert [path.name for path in (scene.folder / "models/org").iterdir()] == []
+
+
+async def test_a_folder_that_was_found_is_declared_by_its_name(scene: Scene, root: Path) -> None:
+    await put(scene, root, MODEL)
+    for folder in ("org/Tiny2.5-1B", "models--org--Cached/snapshots/0123abcd"):
+        path = scene.folder / "models" / folder
+        path.mkdir(parents=True)
+        (path / "config.json").write_text("{}")
+        (path / "model.safetensors").touch()
+    found = await done(scene, declare.scan(scene.reconciler, who="eve"))
+    assert [(each["name"], each["path"]) for each in found["manifests"]] == [
+        ("cached", "models--org--Cached/snapshots/0123abcd"),
+        ("tiny2.5-1b", "org/Tiny2.5-1B"),
+    ]
+    assert (await models.model(scene.reconciler, "cached"))["state"] == "present"
+
+
+async def test_what_else_is_in_a_folder_is_never_removed(scene: Scene, root: Path) -> None:
+    await put(scene, root, {"m.yaml": "kind: Model\nname: m\npath: home\n"})
+    home = scene.folder / "models" / "home"
+    home.mkdir()
+    (home / "letters").touch()
+    with pytest.raises(UsageError, match="can't remove"):
+        await models.remove(scene.reconciler, "m")
+    assert (home / "letters").exists()

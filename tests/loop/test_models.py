@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,23 @@ async def test_a_model_that_another_process_fetches_is_not_removed(
     assert (there.exists(), half.exists()) == (True, True)
     await models.remove(scene.reconciler, "big")
     assert (there.exists(), half.exists()) == (False, False)
+
+
+async def test_half_a_folder_is_removed_once_no_other_process_fills_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "_LET_GO_S", 0.0)
+    scene.declare({"all.yaml": "kind: Model\nname: all\nfetch: manual\nsource: {repo: org/whole}\n"})
+    await scene.settle()
+    half = put(scene, "org/whole.part/config.json").parent
+    descriptor = os.open(half, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(Conflict, match=r"org/whole is being fetched"):
+        await models.remove(scene.reconciler, "all")
+    assert half.exists()
+    os.close(descriptor)
+    assert (await models.remove(scene.reconciler, "all"))["freed_bytes"] == 5
+    assert not half.exists()
 
 
 # Further folders.
