@@ -31,9 +31,9 @@ async def scan(reconciler: Reconciler, *, who: str) -> Json:
 async def pull(reconciler: Reconciler, wanted: str, *, name: str = "", who: str) -> AsyncIterator[Json]:
     """Fetch a model by its name, or by where it comes from: then it is declared first, as ``name``.
 
-    Yields as ``models.pull`` does, with a ``declared`` first. A repository without a file yields one event alone, what
-    it offers. Raises ``NotFound``, ``Conflict`` for a name that is taken, and ``StepFailed`` where there is no such
-    file: nothing was written then.
+    Yields as ``models.pull`` does, with ``asked`` and ``declared`` before. Of a repository without a file it yields
+    what that offers instead. Raises ``NotFound``, ``Conflict`` for a name that is taken, and ``StepFailed`` where there
+    is no such file: nothing was written then.
     """
     where = None if wanted in reconciler.desired.models else reference(wanted)
     if where is None:
@@ -41,6 +41,7 @@ async def pull(reconciler: Reconciler, wanted: str, *, name: str = "", who: str)
     elif (there := _declared(reconciler, where.source)) is not None:
         model = _same(there, name)
     else:
+        yield {"event": "asked", "source": source_json(where.source)}  # servers may be slow, or say no
         source = where.source if where.is_file else await _picked(reconciler, where)
         if isinstance(source, dict):
             yield source

@@ -92,10 +92,13 @@ def test_a_slot_of_a_found_model_and_one_of_the_hub_with_a_daemon(place: Place) 
         made = place.hal0("slot", "create", "one", "--model", "tiny-q8_0", "--profile", "tiny", "--run", "always")
         place.until_ready("chat", "one")
         done = place.hal0("model", "pull", "org/repo/Big-Q8_0.gguf")
+        nothing = place.hal0("model", "pull", "org/repo/Big.gguf")
         second = place.hal0("slot", "create", "two", "--model", "big-q8_0", "--profile", "tiny", "--run", "always")
         assert second.returncode == 0, second.stderr + done.stderr
         place.until_ready("chat", "one", "two")
     assert lost.returncode == 1
     assert "no Model 'tyni-q8_0' (declare it: hal0 model scan --write if" in lost.stderr
     assert f"  model tiny-q8_0: declared in {place.root}/models.yaml\n" in made.stdout, made.stderr
+    assert (nothing.returncode, nothing.stdout) == (3, "")
+    assert "has no file Big.gguf" in nothing.stderr
     assert done.stdout.startswith(f"big-q8_0: declared in {place.root}/models.yaml\nbig-q8_0: fetched, ")

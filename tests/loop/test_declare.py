@@ -111,8 +111,8 @@ async def test_a_slot_that_cant_be_leaves_its_found_model_undeclared(scene: Scen
 async def test_a_file_of_the_hub_is_declared_and_fetched(scene: Scene, root: Path) -> None:
     await put(scene, root, MODEL)
     found = await pulled(scene, REF)
-    assert [event["event"] for event in found] == ["declared", "begin", "transfer", "end"]
-    assert (found[0]["model"], found[0]["file"]) == ("big-q4_k_m", str(root / "models.yaml"))
+    assert [event["event"] for event in found] == ["asked", "declared", "begin", "transfer", "end"]
+    assert (found[1]["model"], found[1]["file"]) == ("big-q4_k_m", str(root / "models.yaml"))
     assert (root / "models.yaml").read_text() == BIG
     assert (scene.folder / "models" / REF).exists()
     again = await pulled(scene, REF)
@@ -156,11 +156,11 @@ async def test_a_repository_alone_is_listed_and_a_quantisation_picks_from_it(sce
     await put(scene, root, MODEL)
     listed = [ListedFile(f"Big-{quant}.gguf", size) for quant, size in (("Q4_K_M", 4), ("Q8_0", 8))]
     scene.fetcher.repositories = {"org/repo": (*listed, ListedFile("config.json", 1)), "org/none": ()}
-    (found,) = await pulled(scene, "org/repo@v1")
+    _, found = await pulled(scene, "org/repo@v1")
     assert (found["event"], found["repo"], found["revision"]) == ("offers", "org/repo", "v1")
     assert found["files"][1] == {"file": "Big-Q8_0.gguf", "size_bytes": 8, "pull": "org/repo/Big-Q8_0.gguf@v1"}
     assert not (root / "models.yaml").exists()
-    assert (await pulled(scene, "hf.co/org/repo:q4_k_m"))[0]["model"] == "big-q4_k_m"
+    assert (await pulled(scene, "hf.co/org/repo:q4_k_m"))[1]["model"] == "big-q4_k_m"
     for wanted in ("org/none", "org/repo:Q5_0"):
         with pytest.raises(StepFailed, match="has no GGUF file"):
             await pulled(scene, wanted)
@@ -187,7 +187,7 @@ async def test_a_repository_without_gguf_is_a_folder_and_is_fetched_whole(scene:
     scene.fetcher.repositories = {"org/Tiny2.5-1B": tuple(ListedFile(name, 1) for name in names)}
     found = await pulled(scene, "org/Tiny2.5-1B")
     folder = scene.folder / "models/org/Tiny2.5-1B"
-    assert (found[0]["model"], found[-1]["path"]) == ("tiny2.5-1b", str(folder))
+    assert (found[1]["model"], found[-1]["path"]) == ("tiny2.5-1b", str(folder))
     assert (root / "models.yaml").read_text() == (
         "kind: Model\nname: tiny2.5-1b\n"
         'source: {repo: org/Tiny2.5-1B, include: ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]}\n'

@@ -8,6 +8,8 @@ from aiohttp import ClientSession
 from plane import served, served_on_tcp
 from scenes import MODEL, Scene, slot
 
+from hal0.errors import StepFailed
+
 BIG = {
     "big.yaml": "kind: Model\nname: org/big\nsource: {url: 'https://x.example/big.gguf?key=s3cret'}\nfetch: manual\n"
 }
@@ -56,6 +58,25 @@ async def test_whether_a_model_fits_is_told_where_it_is_asked_for(scene: Scene) 
                 assert answer.status == 400
                 assert why in (await answer.json())["error"]["message"]
     assert (found["model"], found["device"], found["context_size"]) == ("m", "cpu", 512)
+
+
+async def test_a_pull_by_where_it_comes_from_says_what_it_asks_and_what_went_wrong(scene: Scene) -> None:
+    scene.fetcher.said = StepFailed("org/repo at main has no file x.gguf", hint="There are: y.gguf")
+    async with served(scene, MODEL) as (client, _):
+        asked, error = await streamed(client, "pull", "org/repo/x.gguf")
+    assert asked == {"event": "asked", "source": {"repo": "org/repo", "file": "x.gguf", "revision": "main"}}
+    assert (error["event"], error["exit_code"], error["hint"]) == ("error", 3, "There are: y.gguf")
+
+
+async def test_what_was_found_is_declared_through_the_socket_only(scene: Scene) -> None:
+    async with served(scene, MODEL) as (client, _), client.post("/api/models/scan", json={"who": "eve"}) as answer:
+        assert (answer.status, (await answer.json())["manifests"]) == (200, [])
+    async with (
+        served_on_tcp(scene) as address,
+        ClientSession(address) as client,
+        client.post("/api/models/scan") as answer,
+    ):
+        assert answer.status == 403
 
 
 async def test_a_model_is_removed(scene: Scene) -> None:
