@@ -1,4 +1,4 @@
-"""Files that travel with hal0: templates, units, seed profiles. Found in a checkout and in an installed wheel."""
+"""Files that travel with hal0: templates, units, seed manifests. Found in a checkout and in an installed wheel."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def read(name: Literal["templates", "systemd"], file: str) -> str:
 
 
 def seeds() -> list[tuple[str, str]]:
-    """Return (file, text) of every seed profile file."""
+    """Return (file, text) of every seed file."""
     files = sorted((_PACKAGE / "seeds").glob("*.yaml"))
     return [(f"seed:{path.name}", path.read_text(encoding="utf-8")) for path in files]

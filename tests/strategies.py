@@ -12,10 +12,11 @@ from worlds import FACTS, SEEDS, TEMPLATES
 
 from hal0.core.documents import Document
 from hal0.core.endpoints import ENDPOINTS
+from hal0.core.kinds import Manifest
 from hal0.core.resolve import resolve
 from hal0.core.routes import Listing
 from hal0.core.schedule import Verdict
-from hal0.core.schema import Abort, Device, DriftPolicy, Engine, Manifest, RunPolicy, SlotType, UpstreamApi
+from hal0.core.schema import Abort, Device, DriftPolicy, Engine, RunPolicy, SlotType, UpstreamApi
 from hal0.core.seeds import SEED_PROFILES
 from hal0.core.spec import Desired, DesiredSlot, HostFacts, Serving, SlotSpec, UpstreamSpec
 from hal0.core.state import SlotState

@@ -13,11 +13,11 @@ from worlds import SEEDS
 REPOSITORY = Path(__file__).resolve().parents[1]
 _LOOK = """
 from hal0 import resources
-from hal0.host.manifests import seed_profiles
+from hal0.host.manifests import seed_manifests
 assert "/hal0/_data/" in str(resources.folder("templates")), resources.folder("templates")
 names = [resources.read("templates", name) and name for name in ("slot.conf.j2", "process.toml.j2")]
 names += [resources.read("systemd", name) and name for name in ("hal0-slot@.service", "hal0.target")]
-print(*names, *sorted(found.manifest.name for found in seed_profiles()))
+print(*names, *sorted(found.manifest.name for found in seed_manifests()))
 """
 
 

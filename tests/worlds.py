@@ -11,13 +11,13 @@ from hal0.core.render import Templates
 from hal0.core.resolve import resolve
 from hal0.core.spec import Desired, HostFacts, SlotSpec
 from hal0.core.validate import validate
-from hal0.host.manifests import seed_profiles
+from hal0.host.manifests import seed_manifests
 
 TEMPLATES = Templates(
     dropin=resources.read("templates", "slot.conf.j2"), process=resources.read("templates", "process.toml.j2")
 )
 FACTS = HostFacts(runtime="systemd", cpus=4, python="/usr/bin/python3", model_dir="/models")
-SEEDS = seed_profiles()
+SEEDS = seed_manifests()
 MODEL = "kind: Model\nname: m\npath: m.gguf\n"
 
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from hal0.cli import show
 from hal0.cli.local import settings
 from hal0.core.documents import ManifestError
-from hal0.core.schema import ManifestUnion
+from hal0.core.kinds import ManifestUnion
 from hal0.core.spec import Desired
 from hal0.core.wire import VERSION, problem_json
 from hal0.host.store import Store

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeAlias, TypeVar
 
+from hal0.core.capability import CapabilityManifest
 from hal0.core.documents import ManifestError
+from hal0.core.expansion import capability_errors, expanded
+from hal0.core.kinds import Manifest
 from hal0.core.schema import (
     HostManifest,
-    Manifest,
     ModelManifest,
     ProfileManifest,
     SlotManifest,
@@ -26,7 +28,10 @@ Claim: TypeAlias = tuple[Located[SlotManifest], tuple[str | int, ...]]
 
 @dataclass(frozen=True)
 class Index:
-    """Manifests that can be looked up. ``models`` holds aliases too; a profile may replace a seed of its name."""
+    """Manifests that can be looked up. ``models`` holds aliases too, and the seeds that slots name.
+
+    ``slots`` has those that capabilities turn on as well. A profile or a model may replace a seed of its name.
+    """
 
     slots: Mapping[str, Located[SlotManifest]]
     models: Mapping[str, Located[ModelManifest]]
@@ -35,21 +40,28 @@ class Index:
     host: Located[HostManifest] | None
     problems: tuple[ManifestError, ...]
     seeds: Mapping[str, Located[ProfileManifest]] = field(default_factory=dict)
+    capabilities: Mapping[str, Located[CapabilityManifest]] = field(default_factory=dict)
 
 
 def index(manifests: Sequence[Located[Manifest]], seeds: Sequence[Located[Manifest]]) -> Index:
     """Sort manifests by kind and name and name every clash, at each of its places."""
-    slots, slot_errors = _by_name(_only(SlotManifest, manifests))
+    capabilities, repeated = _by_name(_only(CapabilityManifest, manifests))
+    slots, slot_errors = _by_name([*_only(SlotManifest, manifests), *expanded(capabilities.values())])
     models, model_errors = _by_name(_only(ModelManifest, manifests))
     profiles, profile_errors = _by_name(_only(ProfileManifest, manifests))
     seeded, _ = _by_name(_only(ProfileManifest, seeds))
+    models_seeded, _ = _by_name(_only(ModelManifest, seeds))
     upstreams, upstream_errors = _by_name(_only(UpstreamManifest, manifests))
     hosts = _only(HostManifest, manifests)
     host_errors = [host.error(f"a second Host: the first is {hosts[0].source}", "kind") for host in hosts[1:]]
     known, alias_errors = _with_aliases(models)
+    wanted = {slot.manifest.model for slot in slots.values()}
+    known = {name: model for name, model in models_seeded.items() if name in wanted} | known
     listen = hosts[0].manifest.listen_at[1] if hosts else HostManifest(kind="Host").listen_at[1]
     clashes = [*_port_clashes(slots.values(), listen), *_alias_clashes(slots), *_prefix_clashes(upstreams.values())]
-    errors = (slot_errors, model_errors, profile_errors, upstream_errors, host_errors, alias_errors, clashes)
+    of_capabilities = [*repeated, *capability_errors(capabilities.values())]
+    of_kinds = (slot_errors, model_errors, profile_errors, upstream_errors, host_errors)
+    errors = (*of_kinds, of_capabilities, alias_errors, clashes)
     return Index(
         slots,
         known,
@@ -58,18 +70,21 @@ def index(manifests: Sequence[Located[Manifest]], seeds: Sequence[Located[Manife
         hosts[0] if hosts else None,
         tuple(chain.from_iterable(errors)),
         seeded,
+        capabilities,
     )
 
 
 def _only(kind: type[M], manifests: Iterable[Located[Manifest]]) -> list[Located[M]]:
-    return [Located(found.manifest, found.document) for found in manifests if isinstance(found.manifest, kind)]
+    return [
+        Located(found.manifest, found.document, found.at) for found in manifests if isinstance(found.manifest, kind)
+    ]
 
 
 def _by_name(manifests: Sequence[Located[M]]) -> tuple[dict[str, Located[M]], list[ManifestError]]:
     """Return manifests by name. A name that is declared twice is an error at both places."""
     named: dict[str, list[Located[M]]] = defaultdict(list)
     for located in manifests:
-        named[located.manifest.name].append(located)
+        named[str(located.manifest.name)].append(located)
     errors = [
         located.error(f"{located.manifest.kind} {name!r} is declared twice: also at {_others(located, places)}", "name")
         for name, places in named.items()

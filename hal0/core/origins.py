@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hal0.core.documents import KeyPath
 from hal0.core.flags import Flag, merged, read
 from hal0.core.index import Index
+from hal0.core.kinds import Manifest
 from hal0.core.launch import Owner, Part, composed, own_parts
 from hal0.core.profiles import FlatProfile, Profile, Profiles
-from hal0.core.schema import Manifest, ModelManifest, SlotManifest
+from hal0.core.schema import ModelManifest, SlotManifest
 from hal0.core.spec import HostSpec, RuntimeName, SlotSpec
 from hal0.core.validate import Located, show_path
 
@@ -141,13 +141,11 @@ def _given(spec: SlotSpec, made_of: Givers) -> dict[str, list[tuple[tuple[str, .
 def _said(located: Located[Manifest], key: str) -> bool:
     """Return whether a manifest writes a key, or a key or an entry of one: ``limits.cpus``, ``env.NAME``."""
     outer, _, inner = key.partition(".")
-    value = located.document.data.get(outer)
-    return outer in located.document.data and (not inner or (isinstance(value, dict) and inner in value))
+    value = located.data.get(outer)
+    return outer in located.data and (not inner or (isinstance(value, dict) and inner in value))
 
 
 def _at(located: Located[Manifest], *path: str | int) -> Origin:
-    document, manifest = located.document, located.manifest
-    is_seed = document.file.startswith("seed:")
-    by = "seed" if is_seed else manifest.kind.lower()
-    key: KeyPath = tuple(path)
-    return Origin(by, manifest.name, f"{document.file}:{document.line_of(key)}", show_path(key))
+    file, manifest = located.document.file, located.manifest
+    by = "seed" if file.startswith("seed:") else manifest.kind.lower()
+    return Origin(by, manifest.name, f"{file}:{located.line_of(*path)}", show_path((*located.at, *path)))

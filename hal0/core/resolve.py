@@ -14,8 +14,10 @@ from hal0.core.breaker import BreakerPolicy
 from hal0.core.documents import ManifestError
 from hal0.core.endpoints import engine_paths
 from hal0.core.enginekinds import ENGINES
+from hal0.core.expansion import blind
 from hal0.core.fields import parse_listen
 from hal0.core.index import Index, exclusion_errors, fallback_errors, index, prefix_of
+from hal0.core.kinds import Manifest
 from hal0.core.launch import launch, qualified_image
 from hal0.core.profiles import FlatProfile, Profiles, profiles_of, slot_args, torn
 from hal0.core.quantity import show_duration
@@ -25,7 +27,6 @@ from hal0.core.render import Templates
 from hal0.core.schema import (
     Engine,
     HostManifest,
-    Manifest,
     ModelManifest,
     ProfileManifest,
     RunPolicy,
@@ -164,6 +165,8 @@ def _references(
     if model is None:
         hint = did_you_mean(slot.manifest.model, known.models) or _DECLARE
         errors.append(slot.error(f"no Model {slot.manifest.model!r}", "model", hint=hint))
+    elif unseeing := blind(slot, model):
+        errors.append(unseeing)
     wanted = slot.manifest.profile or seed_profile(slot.manifest.type, slot.manifest.device, facts.runtime)
     profile = profiles.flat.get(wanted)
     if wrong := profiles.errors.get(wanted):

@@ -411,14 +411,3 @@ class HostManifest(Strict):
         """First and last port for slots, both included."""
         first, last = self.slot_ports.split("-")
         return int(first), int(last)
-
-
-Manifest: TypeAlias = SlotManifest | ModelManifest | ProfileManifest | UpstreamManifest | HostManifest
-KINDS: dict[str, type[Manifest]] = {
-    "Slot": SlotManifest,
-    "Model": ModelManifest,
-    "Profile": ProfileManifest,
-    "Upstream": UpstreamManifest,
-    "Host": HostManifest,
-}
-ManifestUnion: TypeAlias = Annotated[Manifest, Field(discriminator="kind")]

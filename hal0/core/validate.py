@@ -10,25 +10,26 @@ from typing import Any, Generic, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from hal0.core.documents import Document, KeyPath, ManifestError
-from hal0.core.schema import KINDS, Manifest
+from hal0.core.kinds import KINDS, Manifest
 
 M_co = TypeVar("M_co", bound=Manifest, covariant=True)
 
 
 @dataclass(frozen=True)
 class Located(Generic[M_co]):
-    """A valid manifest and where it was written."""
+    """A valid manifest and where it was written. ``at`` is the key that it stands below, where it has no document."""
 
     manifest: M_co
     document: Document
+    at: KeyPath = ()
 
     def error(self, message: str, *path: str | int, hint: str = "") -> ManifestError:
         """Return an error about one key of this manifest."""
         return ManifestError(
             self.document.file,
-            self.document.line_of(path),
+            self.line_of(*path),
             message,
-            key=show_path(path),
+            key=show_path((*self.at, *path)),
             hint=hint,
             kind=self.manifest.kind,
             name=self.manifest.name,
@@ -37,7 +38,19 @@ class Located(Generic[M_co]):
     @property
     def source(self) -> str:
         """``file:line`` of the manifest."""
-        return f"{self.document.file}:{self.document.line}"
+        return f"{self.document.file}:{self.line_of()}"
+
+    def line_of(self, *path: str | int) -> int:
+        """Return the line of one of its keys, or of the nearest key above it."""
+        return self.document.line_of((*self.at, *path))
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The keys that are written for it."""
+        found: Any = self.document.data
+        for part in self.at:
+            found = found[part]
+        return found if isinstance(found, Mapping) else {}
 
 
 def validate(documents: Iterable[Document]) -> tuple[list[Located[Manifest]], list[ManifestError]]:

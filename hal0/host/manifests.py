@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hal0 import resources
 from hal0.core.documents import ManifestError, parse_file
-from hal0.core.schema import Manifest
+from hal0.core.kinds import Manifest
 from hal0.core.validate import Located, validate
 from hal0.host.git import revision
 
@@ -128,7 +128,7 @@ def _unreadable(path: Path, error: Exception) -> ManifestError:
     return ManifestError(str(path), 0, f"can't be read: {reason}")
 
 
-def seed_profiles() -> tuple[Located[Manifest], ...]:
-    """Return the profiles that ship with hal0."""
+def seed_manifests() -> tuple[Located[Manifest], ...]:
+    """Return the profiles and models that ship with hal0."""
     documents = [document for file, text in resources.seeds() for document in parse_file(file, text)[0]]
     return tuple(validate(documents)[0])

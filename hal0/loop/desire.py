@@ -12,17 +12,19 @@ from pathlib import Path
 
 from hal0 import resources
 from hal0.core.documents import ManifestError
+from hal0.core.index import Index, index
+from hal0.core.kinds import Manifest
 from hal0.core.observed import Observed
 from hal0.core.override import models_of, overridden
 from hal0.core.rebuild import ports_found
 from hal0.core.rejections import with_rejections
 from hal0.core.render import Templates
 from hal0.core.resolve import desired_slot, resolve
-from hal0.core.schema import Manifest, SlotManifest
+from hal0.core.schema import SlotManifest
 from hal0.core.spec import Desired, DesiredSlot, HostFacts, RuntimeName, SlotSpec
 from hal0.core.validate import Located
 from hal0.host.cpus import usable_cpus
-from hal0.host.manifests import ManifestRoot, ManifestSet, parsed, seed_profiles
+from hal0.host.manifests import ManifestRoot, ManifestSet, parsed, seed_manifests
 from hal0.host.store import Store
 
 _log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ class Source:
             dropin=resources.read("templates", "slot.conf.j2"), process=resources.read("templates", "process.toml.j2")
         )
     )
-    seeds: tuple[Located[Manifest], ...] = field(default_factory=seed_profiles)
+    seeds: tuple[Located[Manifest], ...] = field(default_factory=seed_manifests)
     texts: Mapping[str, str] = field(default_factory=dict, init=False, repr=False)
     manifests: tuple[Located[Manifest], ...] = field(default=(), init=False, repr=False)
     _ports: Mapping[str, int] = field(default_factory=dict, init=False, repr=False)
@@ -74,10 +76,11 @@ class Source:
 
     async def declared(self, slot: str) -> Located[SlotManifest] | None:
         """Return the valid manifest of a slot, and where it is written."""
-        for found in (await self.root.load()).manifests:
-            if isinstance(found.manifest, SlotManifest) and found.manifest.name == slot:
-                return Located(found.manifest, found.document)
-        return None
+        return (await self.known()).slots.get(slot)
+
+    async def known(self) -> Index:
+        """Return the valid manifests by kind and name, those of slots that capabilities turn on too."""
+        return index((await self.root.load()).manifests, self.seeds)
 
     async def having(self, texts: Mapping[str, str | None]) -> Desired:
         """Resolve the root as it would be if files had these texts; None is: if there were no such file."""

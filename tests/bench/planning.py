@@ -14,10 +14,10 @@ from fakes import FakeHost
 from worlds import FACTS, SEEDS, TEMPLATES
 
 from hal0.core.documents import Document, parse_file
+from hal0.core.kinds import Manifest
 from hal0.core.observed import Observed
 from hal0.core.plan import plan
 from hal0.core.resolve import resolve
-from hal0.core.schema import Manifest
 from hal0.core.spec import Desired
 from hal0.core.steps import Plan
 from hal0.core.validate import Located, validate

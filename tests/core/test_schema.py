@@ -9,8 +9,9 @@ from pydantic import TypeAdapter
 
 from hal0 import resources
 from hal0.core.documents import parse_file
+from hal0.core.kinds import KINDS, ManifestUnion
 from hal0.core.quantity import parse_duration, parse_size, show_duration, show_size
-from hal0.core.schema import KINDS, HostManifest, ManifestUnion, SlotManifest
+from hal0.core.schema import HostManifest, SlotManifest
 from hal0.core.validate import validate
 
 QUICKSTART = Path(__file__).parents[2] / "manifests" / "quickstart"

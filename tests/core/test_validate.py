@@ -3,13 +3,15 @@ from __future__ import annotations
 import pytest
 
 from hal0.core.documents import parse_file
-from hal0.core.schema import KINDS, SlotManifest
+from hal0.core.kinds import KINDS
+from hal0.core.schema import SlotManifest
 from hal0.core.validate import Located, validate
 
 SLOT = "kind: Slot\nname: chat\nmodel: m\n"
 MODEL = "kind: Model\nname: m\npath: m.gguf\n"
 PROFILE = "kind: Profile\nname: own\nimage: engine:1\n"
 UPSTREAM = "kind: Upstream\nname: up\nbase_url: https://api.example/v1\n"
+CAPABILITY = "kind: Capability\nname: embed\n"
 HOST = "kind: Host\n"
 
 
@@ -22,11 +24,11 @@ def errors_of(text: str, file: str = "a.yaml") -> list[str]:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("name: chat\n", "1: kind: every manifest needs a kind (one of Slot, Model, Profile, Upstream, Host)"),
+        ("name: chat\n", "1: kind: every manifest needs a kind (one of Slot, Model, Profile, Upstream, Capabi"),
         ("name: chat\nkind: Slott\n", "2: kind: 'Slott' is not a kind (did you mean 'Slot'?)"),
         ("kind: slot\n", "1: kind: 'slot' is not a kind (did you mean 'Slot'?)"),
         ("kind: [Slot]\n", "1: kind: ['Slot'] is not a kind (did you mean 'Slot'?)"),
-        ("kind: 7\n", "1: kind: 7 is not a kind (one of Slot, Model, Profile, Upstream, Host)"),
+        ("kind: 7\n", "1: kind: 7 is not a kind (one of Slot, Model, Profile, Upstream, Capability, Host)"),
         (SLOT + "contextsize: 1\n", "4: contextsize: unknown key (did you mean 'context_size'?)"),
         (SLOT + "limits:\n  memoryy: 1\n", "5: limits.memoryy: unknown key (did you mean 'memory'?)"),
         (SLOT + "limits: {gpus: 1}\n", "4: limits.gpus: unknown key (did you mean 'cpus'?)"),
@@ -140,7 +142,7 @@ def test_a_valid_manifest_knows_where_it_was_written() -> None:
 
 
 def test_every_kind_has_a_least_manifest() -> None:
-    documents, _ = parse_file("a.yaml", f"{SLOT}---\n{MODEL}---\n{PROFILE}---\n{UPSTREAM}---\n{HOST}")
+    documents, _ = parse_file("a.yaml", f"{SLOT}---\n{MODEL}---\n{PROFILE}---\n{UPSTREAM}---\n{CAPABILITY}---\n{HOST}")
     good, errors = validate(documents)
     assert not errors
     assert [located.manifest.kind for located in good] == list(KINDS)

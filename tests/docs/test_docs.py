@@ -23,6 +23,7 @@ from hal0.core.breaker import BreakerState
 from hal0.core.conditions import ConditionType
 from hal0.core.documents import parse_file
 from hal0.core.endpoints import ENDPOINTS, engine_paths
+from hal0.core.kinds import KINDS
 from hal0.core.observed import Activity
 from hal0.core.quantity import parse_size, show_duration
 from hal0.core.routes import Rule
@@ -282,18 +283,18 @@ def yaml_key(key: str, value: str) -> str:
     return f"{outer}: {{{inner}: {value}}}\n" if dot else f"{key}: {value}\n"
 
 
-@pytest.mark.parametrize("kind", schema.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_key_is_in_its_table(kind: str) -> None:
     lines = [
         (f"`{key}`", words, default, f"`{EXAMPLES[kind][key]}`", meaning)
-        for key, words, default, meaning in keys(schema.KINDS[kind])
+        for key, words, default, meaning in keys(KINDS[kind])
     ]
     generated("manifests.md", kind, rows(("key", "type", "default", "example", "meaning"), lines))
 
 
-@pytest.mark.parametrize("kind", schema.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_example_of_a_key_is_valid(kind: str) -> None:
-    model = schema.KINDS[kind]
+    model = KINDS[kind]
     assert set(EXAMPLES[kind]) == {key for key, *_ in keys(model)}
     required = [name for name, field in model.model_fields.items() if field.is_required()]
     for key, value in EXAMPLES[kind].items():

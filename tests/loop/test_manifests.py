@@ -9,7 +9,7 @@ import pytest
 from hal0.core.documents import Document, ManifestError, parse_file
 from hal0.host import manifests
 from hal0.host.git import revision
-from hal0.host.manifests import ManifestRoot, seed_profiles
+from hal0.host.manifests import ManifestRoot, seed_manifests
 
 SLOT = 'kind = "Slot"\nname = "{}"\nmodel = "m"\n'
 
@@ -114,8 +114,8 @@ async def test_loading_is_reading(root: ManifestRoot) -> None:
     assert (await root.load()).manifests == root.read().manifests
 
 
-def test_the_seed_profiles_are_valid() -> None:
-    assert {"llama-server-cpu", "embedded"} <= {found.manifest.name for found in seed_profiles()}
+def test_the_seeds_are_valid() -> None:
+    assert {"llama-server-cpu", "embedded", "whisper-base"} <= {found.manifest.name for found in seed_manifests()}
 
 
 # Git.

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from hal0.core.importing.words import model_id, readable, slug, unknown_in
-from hal0.core.schema import KINDS, Device, HostManifest
+from hal0.core.kinds import KINDS
+from hal0.core.schema import Device, HostManifest
 from hal0.core.spec import OWN_PREFIX
 
 Keys: TypeAlias = dict[str, Any]
