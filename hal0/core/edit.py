@@ -13,14 +13,14 @@ from typing import Any, TypeAlias
 
 from hal0.core import edit_toml, edit_yaml
 from hal0.core.documents import Document, parse_file
-from hal0.core.splice import EditRefused, Scalar, quoted, refused
+from hal0.core.splice import EditRefused, Scalar, Value, refused
 
 Data: TypeAlias = Mapping[str, Any]
-__all__ = ["Data", "EditRefused", "Scalar", "appended", "edited", "new_slot", "without"]
+__all__ = ["Data", "EditRefused", "Scalar", "Value", "appended", "edited", "new_manifest", "without"]
 _BOM = "\ufeff"
 
 
-def edited(file: str, text: str, kind: str, name: str, changes: Mapping[str, Scalar | None]) -> str:
+def edited(file: str, text: str, kind: str, name: str, changes: Mapping[str, Value | None]) -> str:
     """Return the text of a file with some keys of one manifest changed. None takes a key out.
 
     ``file`` says by its suffix what syntax it is. Only keys at the manifest's own level, not those inside of tables.
@@ -47,9 +47,9 @@ def without(file: str, text: str, kind: str, name: str) -> str | None:
     return after
 
 
-def new_slot(keys: Mapping[str, Scalar]) -> str:
-    """Return a TOML file that declares one slot, a key a line in the order that is given."""
-    return "".join(f"{key} = {quoted(value)}\n" for key, value in {"kind": "Slot", **keys}.items())
+def new_manifest(kind: str, keys: Mapping[str, Value]) -> str:
+    """Return a TOML file of one manifest, a key a line in the order that is given."""
+    return "".join(f"{key} = {edit_toml.written(value)}\n" for key, value in {"kind": kind, **keys}.items())
 
 
 def appended(file: str, text: str, manifests: Sequence[Data]) -> str:
@@ -79,11 +79,11 @@ def _found(file: str, text: str, kind: str, name: str) -> tuple[list[Document], 
     return documents, places[0]
 
 
-def _differs(data: Data, key: str, value: Scalar | None) -> bool:
+def _differs(data: Data, key: str, value: Value | None) -> bool:
     return key in data if value is None else key not in data or _canonical([data[key]]) != _canonical([value])
 
 
-def _put(file: str, text: str, at: int, key: str, value: Scalar | None) -> str:
+def _put(file: str, text: str, at: int, key: str, value: Value | None) -> str:
     documents, errors = parse_file(file, text)
     if errors:  # of the key that was put in before this one
         raise refused(file, f"can't hold what it is to hold: {errors[0].message}")

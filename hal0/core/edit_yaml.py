@@ -1,6 +1,7 @@
 """One key of one document of a YAML file, and one document taken out of it, by the marks of ruamel's composer.
 
-Only a plain or quoted scalar on one line is touched. Anchors, aliases, tags and blocks are left to the operator.
+Only a plain or quoted scalar, or a flow mapping, on one line is touched. Anchors, aliases, tags and blocks are left to
+the operator.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from ruamel.yaml.events import DocumentStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from hal0.core.documents import parse_file
-from hal0.core.splice import Scalar, quoted, refused, with_line_after, without_line
+from hal0.core.splice import Value, quoted, refused, with_line_after, without_line
 
-_Entry: TypeAlias = tuple[ScalarNode, ScalarNode]
+_Entry: TypeAlias = tuple[ScalarNode, Node]
 _COLON = re.compile(r"[ \t]*:[ \t]*")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
 _NOT_PLAIN = ("&", "!", "|", ">", "*")
@@ -24,7 +25,7 @@ _NEXT_COMMA = re.compile(r"[ \t]*,[ \t]*")
 _COMMA_BEFORE = re.compile(r"[ \t]*,[ \t]*\Z")
 
 
-def put(file: str, text: str, at: int, key: str, value: Scalar | None) -> str:
+def put(file: str, text: str, at: int, key: str, value: Value | None) -> str:
     """Return the text of a file with one key of its ``at``-th manifest set, or taken out for None.
 
     The file must be free of errors. Raises ``EditRefused``.
@@ -35,7 +36,8 @@ def put(file: str, text: str, at: int, key: str, value: Scalar | None) -> str:
         return text if value is None else _added(file, text, root, key, value)
     entry = _plain(text, *named)
     if entry is None:
-        raise refused(file, f"{key} is not a plain value on one line")
+        by_hand = "take it out" if value is None else f"make it {key}: {_written(value)}"
+        raise refused(file, f"{key} is not a plain value on one line", f"{by_hand}, by hand")
     if value is not None:
         return _spliced(text, entry[1], value)
     shorter = _taken_out(text, root, entry)
@@ -54,16 +56,8 @@ def without(text: str, at: int) -> str:
 
 def declaring(manifests: Iterable[Mapping[str, Any]]) -> str:
     """Return the text of a YAML file that declares some manifests, a key a line in the order that is given."""
-    blocks = ("".join(f"{key}: {_flow(value)}\n" for key, value in each.items()) for each in manifests)
+    blocks = ("".join(f"{key}: {_written(value)}\n" for key, value in each.items()) for each in manifests)
     return "---\n".join(blocks)
-
-
-def _flow(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_flow, value))}]"
-    return _written(value)
 
 
 def _yaml() -> YAML:
@@ -76,29 +70,37 @@ def _roots(text: str) -> list[MappingNode]:
 
 
 def _plain(text: str, key: Node, value: Node) -> _Entry | None:
-    """Return an entry whose key and value are scalars on one line; an alias has the marks of its anchor."""
+    """Return an entry whose key is a scalar and value one or a flow mapping, on one line.
+
+    An alias has the marks of its anchor.
+    """
     start, end = value.start_mark.index, value.end_mark.index
     between, written = text[key.end_mark.index : start], text[start:end]
-    if not isinstance(key, ScalarNode) or not isinstance(value, ScalarNode) or not _COLON.fullmatch(between):
+    is_one = isinstance(value, ScalarNode) or (isinstance(value, MappingNode) and value.flow_style)
+    if not isinstance(key, ScalarNode) or not is_one or not _COLON.fullmatch(between):
         return None
     return None if "\n" in written or written.startswith(_NOT_PLAIN) else (key, value)
 
 
-def _spliced(text: str, node: ScalarNode, value: Scalar) -> str:
+def _spliced(text: str, node: Node, value: Value) -> str:
     start, end = node.start_mark.index, node.end_mark.index
     gap = " " if text[start - 1] == ":" else ""
     return text[:start] + gap + _written(value, text[start:end]) + text[end:]
 
 
-def _written(value: Scalar, like: str = "") -> str:
+def _written(value: Any, like: str = "") -> str:
     """Return a value as it is most simply written: without quotes where the reader takes it for the same."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_written(key)}: {_written(own)}' for key, own in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_written, value))}]"
     if like.startswith(("'", '"')) or not isinstance(value, str) or not _PLAIN.fullmatch(value):
         return quoted(value, like)
     documents, _ = parse_file(".yaml", f"{{a: {value}}}")
     return value if [document.data for document in documents] == [{"a": value}] else quoted(value)
 
 
-def _added(file: str, text: str, root: MappingNode, key: str, value: Scalar) -> str:
+def _added(file: str, text: str, root: MappingNode, key: str, value: Value) -> str:
     """Put a key behind the last plain one of the mapping."""
     added = f"{key}: {_written(value)}"
     entry = next((found for pair in reversed(root.value) if (found := _plain(text, *pair))), None)

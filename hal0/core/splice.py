@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 from hal0.errors import Conflict
 
 Scalar: TypeAlias = str | int
+Value: TypeAlias = Scalar | Mapping[str, Any]
+"""What an edit puts in: a scalar, or a table that stands on one line."""
 _BREAK = re.compile(r"\r?\n")
 _AFTER = re.compile(r"[ \t]*(#[^\n]*?)?(\r?\n|\Z)")
 

@@ -14,7 +14,7 @@ from hal0.core.registry import ModelSpec
 from hal0.core.wire import VERSION, Json, source_json
 from hal0.errors import Conflict, StepFailed, UsageError
 from hal0.loop import authoring, models
-from hal0.loop.authoring import Persisted
+from hal0.loop.drafts import Persisted
 from hal0.loop.reconcile import Reconciler
 
 _NO_GGUF = "nor is it a model's folder: config.json and *.safetensors"

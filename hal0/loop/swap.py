@@ -17,7 +17,7 @@ from hal0.errors import Hal0Error
 from hal0.host.ledger import Act
 from hal0.host.ports import MANIFESTS
 from hal0.loop import authoring
-from hal0.loop.authoring import Persisted
+from hal0.loop.drafts import Persisted
 from hal0.loop.reconcile import Reconciler
 
 NOTHING = Persisted("")

@@ -11,7 +11,7 @@ from strategies import Data, host_facts, manifest_sets
 from written import block_yaml, flow_yaml
 
 from hal0.core.documents import Document, parse_file
-from hal0.core.edit import EditRefused, Scalar, appended, edited, new_slot, without
+from hal0.core.edit import EditRefused, Scalar, Value, appended, edited, new_manifest, without
 from hal0.core.validate import validate
 
 TOML = """\
@@ -52,7 +52,7 @@ model: m1
 """
 
 
-def chat(file: str, text: str, **changes: Scalar | None) -> str:
+def chat(file: str, text: str, **changes: Value | None) -> str:
     return edited(file, text, "Slot", "chat", changes)
 
 
@@ -123,6 +123,49 @@ def test_it_is_written_as_the_file_is_written(
     file: str, text: str, changes: dict[str, Scalar | None], after: str
 ) -> None:
     assert chat(file, text, **changes) == after
+
+
+TABLE: Value = {"model": "a:b", "args": ["--x", "c d"], "limits": {"cpus": 1.5}, "é": True}
+IN_TOML = '{model = "a:b", args = ["--x", "c d"], limits = {cpus = 1.5}, "é" = true}'
+IN_YAML = '{model: a:b, args: ["--x", "c d"], limits: {cpus: 1.5}, "é": true}'
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "value", "after"),
+    [
+        ("a.toml", f"{T}\n", TABLE, f"{T}\nenv = {IN_TOML}\n"),
+        ("a.toml", f"{T}\nenv = false # no\n", TABLE, f"{T}\nenv = {IN_TOML} # no\n"),
+        ("a.toml", f"{T}\nenv = {{a = '}}#', b = {{}}}} # {{no}}\n", False, f"{T}\nenv = false # {{no}}\n"),
+        ("a.toml", f"{T}\nenv={{ }}\nqueue = 1\n", {"a": 1}, f"{T}\nenv={{a = 1}}\nqueue = 1\n"),
+        ("a.toml", f"{T}\nenv = {{a = 1}}\nqueue = 1\n", None, f"{T}\nqueue = 1\n"),
+        ("a.yaml", f"{Y}\n", TABLE, f"{Y}\nenv: {IN_YAML}\n"),
+        ("a.yaml", f"{Y}\nenv:   false # no\n", TABLE, f"{Y}\nenv:   {IN_YAML} # no\n"),
+        ("a.yaml", f"{Y}\nenv: {{a: '}}#', b: [{{}}]}} # {{no}}\n", True, f"{Y}\nenv: true # {{no}}\n"),
+        ("a.yaml", "{kind: Slot, name: chat, env: {a: 1}}", {"b": "x"}, "{kind: Slot, name: chat, env: {b: x}}"),
+        ("a.yaml", f"{Y}\nenv: {{a: 1}}\nqueue: 1\n", None, f"{Y}\nqueue: 1\n"),
+    ],
+)
+def test_a_table_on_one_line_is_written_and_replaced_whole(
+    file: str, text: str, value: Value | None, after: str
+) -> None:
+    assert chat(file, text, env=value) == after
+    assert value is None or chat(file, after, env=value) == after
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "line"),
+    [
+        ("a.toml", f"{T}\n[env]\na = 1\n", "env = {a = 2}"),
+        ("a.toml", f"{T}\nenv.a = 1\n", "env = {a = 2}"),
+        ("a.yaml", f"{Y}\nenv:\n  a: 1\n", "env: {a: 2}"),
+        ("a.yaml", f"{Y}\nenv: {{a: 1,\n  b: 2}}\n", "env: {a: 2}"),
+        ("a.yaml", f"{Y}\nset: &s {{a: 1}}\nenv: *s\n", "env: {a: 2}"),
+    ],
+)
+def test_a_table_on_several_lines_is_refused_with_the_line_to_write(file: str, text: str, line: str) -> None:
+    with pytest.raises(EditRefused) as caught:
+        chat(file, text, env={"a": 2})
+    assert caught.value.hint == f"make it {line}, by hand"
 
 
 @pytest.mark.parametrize(("file", "text"), [("a.toml", TOML), ("a.yaml", YAML_TEXT)])
@@ -250,7 +293,7 @@ def test_nothing_is_added_to_what_cant_be_read(text: str) -> None:
 
 
 def test_a_new_slot_is_a_valid_manifest() -> None:
-    text = new_slot({"name": "chat", "model": 'odd "name"', "port": 8081})
+    text = new_manifest("Slot", {"name": "chat", "model": 'odd "name"', "port": 8081})
     assert text == 'kind = "Slot"\nname = "chat"\nmodel = "odd \\"name\\""\nport = 8081\n'
     (document,) = parse_file("a.toml", text)[0]
     assert document.data["model"] == 'odd "name"'
@@ -259,8 +302,20 @@ def test_a_new_slot_is_a_valid_manifest() -> None:
 # Any manifests, however they are written.
 
 KEYS = ("model", "port", "context_size", "profile", "device", "run", "note")
+tables = st.dictionaries(
+    st.sampled_from(["model", "a b", "é", "1", "no"]),
+    st.booleans()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=9)
+    | st.lists(st.text(max_size=3)),
+    max_size=2,
+)
 values = (
-    st.none() | st.integers(-(2**40), 2**40) | st.text(max_size=12) | st.sampled_from(["m2", "no", "1", "a:b", "~"])
+    tables
+    | st.none()
+    | st.integers(-(2**40), 2**40)
+    | st.text(max_size=12)
+    | st.sampled_from(["m2", "no", "1", "a:b", "~"])
 )
 
 
@@ -298,7 +353,7 @@ def drawn(data: st.DataObject, documents: list[Document]) -> int:
 @settings(max_examples=150, deadline=None)
 @given(texts(), st.dictionaries(st.sampled_from(KEYS), values, min_size=1, max_size=3), st.data())
 def test_an_edit_changes_the_wanted_keys_and_no_other_line_or_is_refused(
-    file: tuple[str, str], changes: dict[str, Scalar | None], data: st.DataObject
+    file: tuple[str, str], changes: dict[str, Value | None], data: st.DataObject
 ) -> None:
     path, text = file
     before, errors = parse_file(path, text)

@@ -14,7 +14,7 @@ from hal0.core.override import Aspect, Override
 from hal0.core.state import SlotState
 from hal0.errors import Conflict, NotFound, UsageError
 from hal0.host.manifests import ManifestRoot
-from hal0.loop import authoring
+from hal0.loop import authoring, drafts
 from hal0.loop.operations import InvalidManifests
 
 HOST = {"host.yaml": "kind: Host\ncommit: true\n"}
@@ -176,13 +176,13 @@ async def test_a_file_that_changes_during_an_edit_keeps_the_change(
     scene: Scene, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await put(scene, root, slots("chat"))
-    said = authoring._said
+    said = drafts.effect_of
 
     async def slowly(*words: Any) -> Any:
         (root / "chat.yaml").write_text("kind: Slot\nname: chat\nmodel: m\nport: 8099\n")
         return await said(*words)
 
-    monkeypatch.setattr(authoring, "_said", slowly)
+    monkeypatch.setattr(authoring, "effect_of", slowly)
     with pytest.raises(Conflict, match="changed meanwhile"):
         await authoring.edit(scene.reconciler, "chat", {"port": 8090}, who="eve")
     assert "8099" in (root / "chat.yaml").read_text()
@@ -259,7 +259,7 @@ async def test_a_slot_that_no_manifest_declares_any_more_can_be_deleted(scene: S
 async def test_a_deletion_that_has_to_wait_says_so_and_is_dropped_when_the_slot_comes_back(
     scene: Scene, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authoring, "_PATIENCE", 0.0)
+    monkeypatch.setattr(drafts, "_PATIENCE", 0.0)
     await put(scene, root, slots("chat"), {"bad.yaml": "kind: Slot\nname: bad\n"})
     found = await done(scene, authoring.delete(scene.reconciler, "chat", who="eve"))
     assert found["settled"] is False
