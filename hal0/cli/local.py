@@ -16,6 +16,7 @@ from hal0.core.routes import routes
 from hal0.core.wire import Json
 from hal0.errors import UsageError
 from hal0.host.lock import host_lock
+from hal0.loop import capabilities as of_capabilities
 from hal0.loop import operations
 from hal0.loop import profiles as of_profiles
 from hal0.loop.assembly import RuntimeChoice, Settings, make_reconciler, make_runtime, open_host, open_store
@@ -118,6 +119,12 @@ def profiles(options: Options) -> Json:
 def profile(options: Options, name: str) -> Json:
     """Return one profile. The host is not looked at."""
     return asyncio.run(_asked(options, lambda reconciler: of_profiles.profile(reconciler, name)))
+
+
+def capabilities(options: Options) -> Json:
+    """Look at the host and return all capabilities. Upstreams are not asked for their lists."""
+    view = of_capabilities.capabilities
+    return asyncio.run(_asked(options, lambda reconciler: view(reconciler, routes(reconciler.snapshot)), look=True))
 
 
 async def _asked(options: Options, view: Callable[[Reconciler], Awaitable[Json]], *, look: bool = False) -> Json:

@@ -163,8 +163,8 @@ def _of_its_own(located: Located[SlotManifest]) -> Located[SlotManifest]:
     if not located.at:
         return located
     name, capability = located.manifest.name, CHILDREN[located.manifest.name].capability.value
-    hint = f"hal0 capability enable {capability} {name} --model M, or hal0 capability disable {capability} {name}"
-    raise Conflict(f"slot {name!r} is declared by capability {capability}, {located.source}", hint=hint)
+    acts = f"hal0 capability enable {capability} {name} --model M, hal0 capability disable {capability} {name}"
+    raise Conflict(f"slot {name!r} is declared by capability {capability} at {located.source}", hint=f"use {acts}")
 
 
 async def _found(reconciler: Reconciler, name: str) -> Located[SlotManifest] | None:

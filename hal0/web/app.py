@@ -24,6 +24,7 @@ from hal0.loop.reconcile import Reconciler
 from hal0.web.answers import error_response
 from hal0.web.api import Api
 from hal0.web.authoring import Authoring
+from hal0.web.capabilities import Capabilities
 from hal0.web.hardware import HardwareViews
 from hal0.web.local import IS_LOCAL, Handler
 from hal0.web.metrics import Metrics
@@ -75,6 +76,7 @@ def make_app(dispatcher: Dispatcher, metrics: Metrics, *, is_local: bool) -> web
     app.add_routes([*Api(dispatcher).routes(), *Authoring(dispatcher.reconciler).routes()])
     app.add_routes(HardwareViews(dispatcher.reconciler).routes())
     app.add_routes(Models(dispatcher.reconciler).routes())
+    app.add_routes(Capabilities(dispatcher).routes())
     app.router.add_get("/metrics", metrics.handle)
     app.router.add_get("/", _index)
     return app
