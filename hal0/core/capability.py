@@ -42,7 +42,7 @@ CHILDREN: Mapping[str, Child] = {
     "embed": Child(CapabilityName.EMBED, SlotType.EMBEDDING, "nomic-embed-text-v1.5"),
     "rerank": Child(CapabilityName.EMBED, SlotType.RERANKING, "bge-reranker-v2-m3"),
     "stt": Child(CapabilityName.VOICE, SlotType.TRANSCRIPTION, "whisper-base"),
-    "tts": Child(CapabilityName.VOICE, SlotType.TTS, "kokoro-82m"),
+    "tts": Child(CapabilityName.VOICE, SlotType.TTS, "kokoro"),
     "img": Child(CapabilityName.IMG, SlotType.IMAGE, "stable-diffusion-v1-5"),
     "vision": Child(CapabilityName.VISION, SlotType.LLM, "smolvlm2-2.2b", sees=True),
 }

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from hal0.cli.app import app
-from hal0.core import fields, schema
+from hal0.core import capability, fields, schema
 from hal0.core.breaker import BreakerState
 from hal0.core.conditions import ConditionType
 from hal0.core.documents import parse_file
@@ -65,6 +65,7 @@ _WORDS: tuple[tuple[object, str], ...] = (
     (list[fields.ModelId], "list of model ids"),
     (list[fields.Name], "list of names"),
     (schema.Pools, "table of pools"),
+    (capability.Switch, "true, false, or a table of a Slot's keys"),
     (list[fields.Line], "list of texts"),
     (dict[fields.EnginePath, fields.EnginePath], "table of paths"),
     (dict[fields.HeaderName, fields.Line], "table of texts"),
@@ -175,6 +176,16 @@ EXAMPLES: dict[str, dict[str, str]] = {
         "cooldown": "1m",
         "fallback": "[chat]",
     },
+    "Capability": {
+        "kind": "Capability",
+        "name": "embed",
+        "embed": "true",
+        "rerank": "{model: my-reranker, idle_timeout: 5m}",
+        "stt": "{device: gpu-vulkan}",
+        "tts": "false",
+        "img": "{model: pictures, run: always}",
+        "vision": "{context_size: 4096}",
+    },
     "Host": {
         "kind": "Host",
         "name": "host",
@@ -272,7 +283,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, s
 
 def nested(hint: Any) -> type[BaseModel] | None:
     """Return the model of a part that is a table with keys of its own; it may be left out where None is allowed."""
-    if get_origin(hint) is dict:
+    if get_origin(hint) is dict or hint == capability.Switch:
         return None
     options = [option for option in (hint, *get_args(hint)) if isinstance(option, type)]
     return next((option for option in options if issubclass(option, BaseModel)), None)
