@@ -75,12 +75,20 @@ def switched_text(found: dict[str, Any]) -> Iterator[str]:
         commit = f", commit {found['commit']}" if found["commit"] else ""
         changed = ", ".join(row["key"] for row in found["changes"])
         yield f"capability {name}: {changed} {what} in {found['file']}{commit}"
+    yield from _device(found)
     for slot in found["slots"] if found["changes"] else ():
         yield f"  slot {slot['slot']}: takes effect {slot['effect']['message']}"
     for slot in found["slots"]:
         yield from _missing(slot["slot"], slot)
     if not found["settled"]:
         yield "not done yet: hal0 capability list"
+
+
+def _device(found: dict[str, Any]) -> Iterator[str]:
+    """Yield why children have the device that nobody asked for."""
+    default, tables = found.get("default"), [row["after"] for row in found["changes"] if isinstance(row["after"], dict)]
+    if default and any(table.get("device") == default["device"] for table in tables):
+        yield f"  device {default['device']}: {default['why']}"
 
 
 def _missing(slot: str, about: dict[str, Any]) -> Iterator[str]:

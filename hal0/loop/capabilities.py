@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hal0.core.backend import Choice
 from hal0.core.capability import CHILDREN, CapabilityManifest, CapabilityName, children_of
 from hal0.core.documents import ManifestError
 from hal0.core.edit import Value, edited, new_manifest
 from hal0.core.endpoints import ENDPOINTS, Endpoint
 from hal0.core.facts import known
+from hal0.core.hardware_json import choice_json
 from hal0.core.routes import Routes, Target, routes
 from hal0.core.schema import Device
 from hal0.core.seeds import seed_profile
-from hal0.core.spec import Desired, SlotSpec
+from hal0.core.spec import Desired, RuntimeName, SlotSpec
 from hal0.core.validate import Located, did_you_mean
 from hal0.core.wire import VERSION, Json
 from hal0.errors import Conflict, NotFound, UsageError
@@ -76,9 +78,9 @@ async def enable(reconciler: Reconciler, switch: Switch) -> Json:
     """
     names, keys = switch.names, switch.keys
     located = await _declared(reconciler, switch.capability)
-    devices = await _devices(reconciler, names)
-    was = located.data if located else {}
-    values = {name: _on(was.get(name), keys, devices[name]) for name in names}
+    choice = None if "device" in keys else await chosen_device(reconciler)
+    was, runtime = located.data if located else {}, reconciler.source.facts.runtime
+    values = {name: _on(was.get(name), keys, _device(name, choice, runtime)) for name in names}
     draft = await _drafted(reconciler, switch, located, values)
     if wrong := [problem for problem in draft.desired.problems if any(_is_about(problem, name) for name in names)]:
         raise InvalidManifests(wrong)  # what was wrong before, and still is
@@ -87,7 +89,8 @@ async def enable(reconciler: Reconciler, switch: Switch) -> Json:
     whole = {name for name, model in zip(names, about, strict=True) if model["model_present"]}
     settled = await carried_out(reconciler, lambda: whole <= reconciler.store.specs.keys())
     slots = [slot | model for slot, model in zip(slots, about, strict=True)]
-    return _result("enable", switch, draft, persisted) | {"slots": slots, "settled": settled}
+    said = {"slots": slots, "default": choice and choice_json(choice), "settled": settled}
+    return _result("enable", switch, draft, persisted) | said
 
 
 async def disable(reconciler: Reconciler, switch: Switch) -> Json:
@@ -118,10 +121,10 @@ async def _declared(reconciler: Reconciler, name: str) -> Located[CapabilityMani
     return None
 
 
-async def _devices(reconciler: Reconciler, names: tuple[str, ...]) -> dict[str, Device]:
-    """Return the device of each child for which nobody names one: the best here that a seed profile is for."""
-    best, runtime = (await chosen_device(reconciler)).device, reconciler.source.facts.runtime
-    return {name: best if seed_profile(CHILDREN[name].type, best, runtime) else Device.CPU for name in names}
+def _device(child: str, choice: Choice | None, runtime: RuntimeName) -> Device:
+    """Return the device that a child gets by itself: the best here that a seed profile of its type is for."""
+    has_seed = choice and seed_profile(CHILDREN[child].type, choice.device, runtime)
+    return choice.device if choice and has_seed else Device.CPU
 
 
 def _on(was: object, keys: Mapping[str, str], device: Device) -> Value:

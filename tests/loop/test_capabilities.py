@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scenes import MODEL, Scene, slot, slots
 
+from hal0.cli.capabilities import switched_text
 from hal0.core.edit import EditRefused
+from hal0.core.facts import Known
+from hal0.core.hardware import Gpu, GpuMemory, Vendor
 from hal0.core.routes import Listing, routes
 from hal0.core.state import SlotState
 from hal0.errors import Conflict, NotFound, UsageError
@@ -112,6 +116,33 @@ async def test_a_child_gets_the_model_and_the_device_that_are_said(scene: Scene,
     assert text == 'kind = "Capability"\nname = "embed"\nembed = {model = "m", device = "gpu-vulkan"}\n'
     assert (found["slots"][0]["model_present"], found["slots"][0]["mend"]) == (True, "")
     assert scene.slot("embed").spec.device == "gpu-vulkan"
+
+
+@pytest.fixture
+def on_a_gpu(scene: Scene) -> Scene:
+    memory = Known(GpuMemory(16 * 2**30, 0))
+    radeon = Gpu(Vendor.AMD, "Radeon", "amdgpu", node="/dev/dri/renderD128", gid=44, memory=memory)
+    scene.hardware.last = replace(scene.hardware.last, gpus=(radeon,))
+    return scene
+
+
+async def test_a_child_that_was_off_gets_the_best_device_that_it_has_a_profile_for(on_a_gpu: Scene, root: Path) -> None:
+    await put(on_a_gpu, root, MODEL)
+    found = await enabled(on_a_gpu, "voice")
+    assert (root / "voice.toml").read_text().endswith('\nstt = {device = "gpu-vulkan"}\ntts = true\n')
+    assert found["default"] == {"device": "gpu-vulkan", "why": "Radeon at /dev/dri/renderD128"}
+    assert [on_a_gpu.slot(name).spec.device.value for name in ("stt", "tts")] == ["gpu-vulkan", "cpu"]
+    assert list(switched_text(found))[1] == "  device gpu-vulkan: Radeon at /dev/dri/renderD128"
+
+
+async def test_a_child_that_is_on_keeps_its_device(on_a_gpu: Scene, root: Path) -> None:
+    await put(on_a_gpu, root, MODEL | {"e.yaml": "kind: Capability\nname: embed\nembed: true\nrerank: false\n"})
+    found = await enabled(on_a_gpu, "embed", "embed", model="m")
+    assert "embed: {model: m}\n" in (root / "e.yaml").read_text()
+    assert not [line for line in switched_text(found) if "device" in line]
+    found = await enabled(on_a_gpu, "embed", "rerank", device="cpu")
+    assert "rerank: {device: cpu}\n" in (root / "e.yaml").read_text()
+    assert found["default"] is None
 
 
 @pytest.mark.parametrize(("file", "text"), [("e.toml", TOML), ("e.yaml", YAML)])
