@@ -76,7 +76,7 @@ def _plain(text: str, key: Node, value: Node) -> _Entry | None:
     """
     start, end = value.start_mark.index, value.end_mark.index
     between, written = text[key.end_mark.index : start], text[start:end]
-    is_one = isinstance(value, ScalarNode) or (isinstance(value, MappingNode) and value.flow_style)
+    is_one = isinstance(value, ScalarNode | MappingNode)  # a mapping that begins behind its key is a flow
     if not isinstance(key, ScalarNode) or not is_one or not _COLON.fullmatch(between):
         return None
     return None if "\n" in written or written.startswith(_NOT_PLAIN) else (key, value)

@@ -75,9 +75,7 @@ def index(manifests: Sequence[Located[Manifest]], seeds: Sequence[Located[Manife
 
 
 def _only(kind: type[M], manifests: Iterable[Located[Manifest]]) -> list[Located[M]]:
-    return [
-        Located(found.manifest, found.document, found.at) for found in manifests if isinstance(found.manifest, kind)
-    ]
+    return [Located(found.manifest, found.document) for found in manifests if isinstance(found.manifest, kind)]
 
 
 def _by_name(manifests: Sequence[Located[M]]) -> tuple[dict[str, Located[M]], list[ManifestError]]:

@@ -124,6 +124,10 @@ def test_what_is_wrong_with_a_child_is_named_with_its_line(lines: list[str], err
     assert found.startswith(f"test.yaml:{error}")
 
 
+def test_what_is_no_child_of_a_capability_is_no_slot() -> None:
+    assert set(desired(manifest("embed", "embed: true", "stt: true")).slots) == {"embed"}
+
+
 def test_a_capability_that_is_none_is_named_with_the_nearest() -> None:
     (found,) = errors_of(manifest("voise", "stt: true"))
     assert found == "test.yaml:2: name: 'voise' is not one of embed, voice, img, vision (did you mean 'voice'?)"

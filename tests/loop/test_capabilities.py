@@ -290,12 +290,13 @@ async def test_a_swap_is_written_into_the_childs_value(scene: Scene, root: Path)
 
 
 async def test_the_origin_of_a_childs_flag_is_its_line(scene: Scene, root: Path) -> None:
-    text = "kind: Capability\nname: embed\nembed:\n  model: m\n  context_size: 512\n"
+    text = "kind: Capability\nname: embed\nembed:\n  model: m\n  context_size: 512\n  env: {LEVEL: high}\n"
     await put(scene, root, MODEL | {"e.yaml": text})
     found = await profiles.resolved(scene.reconciler, "embed")
-    (size,) = [part for part in found["parts"] if part["words"][0] == "--ctx-size"]
-    assert size["origin"]["text"] == f"slot embed ({root}/e.yaml:5)"
-    assert size["origin"]["key"] == "embed.context_size"
+    origins = {part["words"][0]: part["origin"] for part in found["parts"]}
+    assert origins["--ctx-size"]["text"] == f"slot embed ({root}/e.yaml:5)"
+    assert origins["--ctx-size"]["key"] == "embed.context_size"
+    assert origins["--env=LEVEL=high"]["key"] == "embed.env.LEVEL"
 
 
 # What serves it.
