@@ -9,6 +9,8 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +18,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import words
-from worlds import desired
+from worlds import SEEDS, desired
 
 from hal0.cli.importing import as_yaml
 from hal0.core.documents import parse_file
-from hal0.core.importing import compose, llamaswap, quadlet
+from hal0.core.importing import compose, llamaswap, profiles, quadlet
 from hal0.core.importing.draft import Given, Imported
+from hal0.core.importing.profiles import seeds_of
 from hal0.core.schema import Device
 from hal0.core.spec import Desired
 from hal0.errors import UsageError
 
 SAMPLES = Path(__file__).parent / "samples"
 EXPECTED = Path(__file__).parent / "expected"
-GIVEN = Given("/srv/app", {"HOME": "/home/op"})
+GIVEN = Given(seeds_of(SEEDS), "/srv/app", {"HOME": "/home/op"})
 READERS: dict[str, Callable[[str, str, Given], Imported]] = {
     "llama-swap": llamaswap.read,
     "compose": compose.read,
@@ -36,9 +39,12 @@ READERS: dict[str, Callable[[str, str, Given], Imported]] = {
 }
 FILES = {
     "llama-swap.yaml": "llama-swap",
+    "llama-swap-unified.yaml": "llama-swap",
     "compose-engines.yaml": "compose",
+    "compose-lab.yaml": "compose",
     "llama.container": "quadlet",
     "whisper.container": "quadlet",
+    "vllm.container": "quadlet",
 }
 SECRET = "planted"  # noqa: S105  what every secret in a sample, and in what hypothesis makes, begins with
 
@@ -62,7 +68,7 @@ def imported(kind: str, text: str, given: Given = GIVEN) -> tuple[Imported, Desi
 
 def only(kind: str, text: str, **given: Any) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
     """Import a text that makes one slot; return the slot, its profile if it has one, and what was lost."""
-    found, _ = imported(kind, text, Given(**{"folder": "/srv/app", "values": {"HOME": "/home/op"}, **given}))
+    found, _ = imported(kind, text, replace(GIVEN, **given))
     by_kind = {manifest["kind"]: manifest for manifest in found.manifests}
     return by_kind.get("Slot", {}), by_kind.get("Profile", {}), {lost.what for lost in found.lost}
 
@@ -98,7 +104,10 @@ def test_a_sample_becomes_what_was_agreed(name: str) -> None:
 
 # Any configuration.
 
-FLAGS = ["-m", "--model", "-hf", "-c", "--ctx-size", "-ngl", "--port", "--alias", "--embeddings", "--jinja", "-v", "-p"]
+FLAGS = [
+    *("-m", "--model", "--model", "-hf", "-hff", "-mu", "--mmproj", "-c", "--ctx-size", "-ngl", "--port", "--alias"),
+    *("--embeddings", "--jinja", "-v", "-p", "-l", "--ubatch-size", "--diffusion-model", "--gpu_memory_utilization"),
+]
 PROGRAMS = [
     "llama-server",
     "/opt/llama-server-b1",
@@ -121,6 +130,8 @@ VALUES = [
     "8080",
     "0.0.0.0",
     "org/repo:Q4",
+    "org/repo-GGUF",
+    "https://h/d/c.gguf?x=1",
     "./m:/models",
     "8081:8080",
     "${env.X}",
@@ -128,6 +139,7 @@ VALUES = [
     "%n",
 ]
 SECRETS = ["--api-key=planted", "--hf-token planted", "-e HF_TOKEN=planted", "--proxy http://u:planted@h/"]
+SECRETS += ["-mu https://h/d.gguf?token=planted", "-mu https://u:planted@h/e.gguf"]
 
 
 def plain_words() -> st.SearchStrategy[str]:
@@ -176,6 +188,7 @@ SERVICE_KEYS = {
     "volumes": st.lists(st.sampled_from(["./m:/models", "v:/models", "/a:/models/b:ro", {"source": "/c"}]), max_size=3),
     "devices": st.lists(plain_words(), max_size=2),
     "group_add": st.lists(plain_words(), max_size=2),
+    "shm_size": st.sampled_from(["4g", 2**26, "0", "x", "${Y}"]),
     "mem_limit": st.sampled_from(["4g", "512m", 0, "x"]),
     "cpus": st.sampled_from(["2.0", 3, "x", "nan", -1]),
     "healthcheck": tables({"test": st.lists(plain_words(), max_size=3)}),
@@ -194,6 +207,7 @@ def swap_configs(draw: st.DrawFn) -> str:
         "groups": st.dictionaries(words(), group, max_size=3),
         "apiKeys": st.just(["planted-key"]),
         "globalTTL": st.integers(0, 100),
+        "startPort": st.sampled_from([0, 1, 5800, 65500, 65536, "x"]),
         "hooks": st.just({"on_startup": {"preload": sorted(models)}}),
     }
     return as_text({"models": models} | draw(tables(optional)))
@@ -219,6 +233,7 @@ QUADLET_KEYS = [
     "AddDevice",
     "GroupAdd",
     "Memory",
+    "ShmSize",
     "PodmanArgs",
     "Entrypoint",
 ]
@@ -341,10 +356,14 @@ def test_a_model_inside_of_the_image_makes_no_slot() -> None:
 
 
 def test_a_mount_that_hal0s_own_would_hide_is_moved_and_the_flags_follow() -> None:
-    command = "-m /models/a.gguf --mmproj=/models/p.gguf --lora /models/l.gguf,/models2/x.gguf"
+    command = "-m /models/a.gguf --chat-template-file=/models/p --lora /models/l.gguf,/models2/x.gguf"
     slot, profile, _ = only("compose", service(image=IMAGE, command=command, volumes=["/m:/models"]))
     assert profile["mounts"] == ["/m:/imported/models"]
-    assert slot["args"] == ["--mmproj=/imported/models/p.gguf", "--lora", "/imported/models/l.gguf,/models2/x.gguf"]
+    assert slot["args"] == [
+        "--chat-template-file=/imported/models/p",
+        "--lora",
+        "/imported/models/l.gguf,/models2/x.gguf",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -411,9 +430,130 @@ def test_a_shell_that_only_starts_the_engine_is_left_out(command: list[str]) -> 
 )
 def test_each_way_to_start_vllm_is_one(command: str) -> None:
     slot, profile, _ = only("compose", service(image="vllm/vllm-openai", command=command, volumes=["/srv:/m"]))
-    ours = ["serve", "{model}", "--host", "{host}", "--port", "{port}", "--served-model-name", "llama"]
-    assert slot["args"] == [*ours, "--dtype", "auto"]
-    assert (profile["entrypoint"], profile["port"]) == ("vllm", 8000)
+    assert slot["args"] == ["--dtype", "auto"]
+    assert (profile["engine"], profile["entrypoint"]) == ("vllm", "vllm")
+
+
+def model_of(cmd: str) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
+    """Import a command of llama-server; return the Model without its name, the slot, and what was lost."""
+    found, _ = imported("llama-swap", swap(f"llama-server {cmd}"))
+    by_kind = {manifest["kind"]: manifest for manifest in found.manifests}
+    model = {key: value for key, value in by_kind["Model"].items() if key not in {"kind", "name"}}
+    return model, by_kind["Slot"], {lost.what for lost in found.lost}
+
+
+@pytest.mark.parametrize(
+    ("cmd", "expected"),
+    [
+        ("-hf org/m-GGUF -hff m.gguf", {"source": {"repo": "org/m-GGUF", "file": "m.gguf"}}),
+        (
+            "--hf-repo=org/m --hf-file q/m.gguf -m /d/m",
+            {"path": "/d/m", "source": {"repo": "org/m", "file": "q/m.gguf"}},
+        ),
+        ("-mu https://h/d/m.gguf?x=1", {"source": {"url": "https://h/d/m.gguf?x=1"}}),
+        (
+            "--model-url https://h/m.gguf --model /d/n.gguf",
+            {"path": "/d/n.gguf", "source": {"url": "https://h/m.gguf"}},
+        ),
+        ("-m /d/m.gguf --mmproj /d/p/mmproj.gguf", {"path": "/d/m.gguf", "mmproj": "/d/p/mmproj.gguf"}),
+        ("-m d/m.gguf -mm mmproj.gguf", {"path": "d/m.gguf", "mmproj": "mmproj.gguf"}),
+    ],
+)
+def test_where_a_model_comes_from(cmd: str, expected: dict[str, Any]) -> None:
+    model, slot, _ = model_of(cmd)
+    assert (model, "args" in slot) == (expected, False)
+
+
+@pytest.mark.parametrize(("repo", "file"), [("org/m-GGUF:Q8_0", "m-Q8_0.gguf"), ("org/m-gguf", "m-Q4_K_M.gguf")])
+def test_a_repository_without_a_file_is_guessed_and_told(repo: str, file: str) -> None:
+    model, _, lost = model_of(f"-hf {repo}")
+    assert model["source"]["file"] == file
+    assert f"the name of {file}" in lost
+
+
+def test_a_vision_part_that_no_slot_sees_beside_its_model_stays_a_flag() -> None:
+    _, slot, lost = model_of("-m /d/m.gguf --mmproj /e/mmproj.gguf")
+    assert slot["args"] == ["--mmproj", "/e/mmproj.gguf"]
+    assert "the file /e/mmproj.gguf" in lost
+
+
+def test_one_file_from_two_places_is_one_model() -> None:
+    models = {name: {"cmd": f"llama-server -mu https://{name}/m.gguf"} for name in "ab"}
+    found, resolved = imported("llama-swap", json.dumps({"models": models}))
+    assert {slot.spec.model for slot in resolved.slots.values()} == {"m"}
+    assert ("models.b", "the source of m.gguf") in {(lost.where, lost.what) for lost in found.lost}
+
+
+WHISPER_IMAGE = "ggml-org/whisper.cpp:main"
+
+
+@pytest.mark.parametrize(
+    ("image", "command", "keys", "expected"),
+    [
+        ("ggml-org/llama.cpp:server", "-m a.gguf", {}, None),
+        ("ggml-org/llama.cpp:server-cuda", "-m a.gguf -ngl 99", {"gpus": "all"}, None),
+        ("ggml-org/llama.cpp:server-cuda", "-m a.gguf", {"gpus": "all"}, {"devices": ["nvidia.com/gpu=all"]}),
+        ("ggml-org/llama.cpp:server", "-m a.gguf --embedding", {}, "llama-server-cpu"),
+        ("ggml-org/llama.cpp:server", "-m a.gguf --embedding -ub 512", {}, None),
+        (WHISPER_IMAGE, "whisper-server -m a.bin -l de", {}, None),
+        (WHISPER_IMAGE, "whisper-server -m a.bin", {}, {"engine": "whisper-server", "entrypoint": "whisper-server"}),
+        ("leejet/stable-diffusion.cpp:master", "-m a.gguf", {}, None),
+        ("vllm/vllm-openai:latest", "--model m", {"gpus": "all"}, "vllm-cuda"),
+        ("vllm/vllm-openai:latest", "--model m", {"gpus": "all", "shm_size": "4g"}, "vllm-cuda"),
+        ("vllm/vllm-openai:latest", "--model m", {"gpus": "all", "shm_size": "8g"}, {"extends": "vllm-cuda"}),
+    ],
+)
+def test_a_seed_profile_is_taken_where_the_command_stays_the_same(
+    image: str, command: str, keys: dict[str, Any], expected: str | dict[str, str] | None
+) -> None:
+    slot, profile, _ = only("compose", service(image=image, command=command, **keys))
+    if isinstance(expected, dict):
+        assert expected.items() <= profile.items()
+    else:
+        assert (slot.get("profile"), profile) == (expected, {})
+
+
+def commands_of(text: str) -> dict[str, list[str]]:
+    """Return each slot's engine and its flags; all layers on the GPU are one number of them."""
+    _, resolved = imported("compose", text)
+    slots = {name: slot for name, slot in resolved.slots.items() if slot.spec.engine != "vllm"}
+    return {name: sorted(plain_layers(slot.launch.argv)) for name, slot in slots.items()}
+
+
+def plain_layers(argv: tuple[str, ...]) -> list[str]:
+    after = dict(pairwise(argv)).get("--n-gpu-layers", "")
+    is_all = after and not (after.isdigit() and int(after) < 99)
+    return [word for word in argv if "label=hal0.spec" not in word and (word != after or not is_all)]
+
+
+@settings(max_examples=50)
+@given(st.dictionaries(st.sampled_from("ab"), tables(SERVICE_KEYS), min_size=1))
+def test_a_profile_that_extends_a_seed_runs_the_command_of_one_that_does_not(services: dict[str, Any]) -> None:
+    text = as_text({"services": services})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profiles, "_seed", lambda *_: None)
+        alone = commands_of(text)
+    assert commands_of(text) == alone
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("llama-swap", swap("docker run --shm-size 2g llama.cpp -m a.gguf")),
+        ("compose", service(image=IMAGE, command="-m a.gguf", shm_size="2gb")),
+        ("quadlet", "[Container]\nImage=a/llama.cpp\nExec=-m a.gguf\nShmSize=2g\n"),
+    ],
+)
+def test_shared_memory_is_carried_over(kind: str, text: str) -> None:
+    assert only(kind, text)[1]["shm_size"] == "2Gi"
+
+
+@pytest.mark.parametrize(("start", "ports"), [(10001, "10001-10100"), (65500, "65500-65535"), (0, None), (70000, None)])
+def test_slots_take_ports_from_where_llama_swap_did(start: int, ports: str | None) -> None:
+    text = json.dumps({"startPort": start, "models": {"m": {"cmd": "llama-server -m /a.gguf"}}})
+    hosts = [manifest for manifest in imported("llama-swap", text)[0].manifests if manifest["kind"] == "Host"]
+    assert [host.get("slot_ports") for host in hosts] == [ports] * len(hosts)
+    assert bool(hosts) == bool(ports)
 
 
 def test_ports_are_one_each_and_hal0s_own_stays_its_own() -> None:

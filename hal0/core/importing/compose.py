@@ -6,13 +6,15 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hal0.core.importing.containers import Container, declare
+from hal0.core.importing.containers import Container
 from hal0.core.importing.draft import Draft, Given, Imported, tell_of_others
-from hal0.core.importing.options import take_health, take_options
+from hal0.core.importing.options import take_options
+from hal0.core.importing.slots import declare
 from hal0.core.importing.words import compose_expanded, expanded, inner, split, yaml_with
 
 _MEANT = frozenset(
     {"container_name", "restart", "hostname", "expose", "logging", "pull_policy", "stdin_open", "tty", "init"}
+    | {"healthcheck", "stop_grace_period", "stop_signal"}
 )
 """What hal0 does itself, in its own way."""
 _WHY = {
@@ -22,7 +24,7 @@ _WHY = {
     "build": "hal0 builds no images: build it, and name it in the Profile",
     "env_file": "copy what of it is no secret to the slot's `env`",
     "secrets": "hal0 hands no secrets to engines",
-    "ipc": "the engine has shared memory of its own",
+    "ipc": "the engine has shared memory of its own: see `shm_size` of the Profile",
     "user": "the image's own user runs the engine",
     "extends": "is not followed: merge it with `docker compose config` first",
     "profiles": "use `run: never` for a slot that is not to run",
@@ -140,11 +142,6 @@ def _gpus(box: Container, value: object) -> None:
     box.gpus([str(number) for number in range(count)] if count else ["all"])
 
 
-def _health(box: Container, value: object) -> None:
-    if isinstance(value, Mapping) and "test" in value:
-        take_health(box, _texts(value["test"]))
-
-
 def _runtime(box: Container, value: object) -> None:
     take_options(box, ["--runtime", str(value)])
 
@@ -154,11 +151,11 @@ _TAKES: Mapping[str, Callable[[Container, Any], None]] = {
     "volumes": _volumes,
     "ports": _ports,
     "deploy": _deploy,
-    "healthcheck": _health,
     "gpus": _gpus,
     "runtime": _runtime,
     "mem_limit": Container.memory,
     "cpus": Container.cpus,
+    "shm_size": Container.shared_memory,
     "command": lambda box, value: box.words.extend(_words(value)),
     "entrypoint": lambda box, value: box.entrypoint.extend(_words(value)),
     "devices": lambda box, value: box.devices.extend(_texts(value)),

@@ -5,15 +5,17 @@ Whatever does not fit the schema is left out and told, so what is printed is val
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
-from hal0.core.importing.words import model_id, readable, slug, unknown_in
+from hal0.core.importing.words import holds_secret, model_id, readable, slug, unknown_in
 from hal0.core.kinds import KINDS
-from hal0.core.schema import Device, HostManifest
+from hal0.core.modelpath import last_segment
+from hal0.core.schema import Device, HostManifest, ProfileManifest
 from hal0.core.spec import OWN_PREFIX
 
 Keys: TypeAlias = dict[str, Any]
@@ -23,10 +25,12 @@ Keys: TypeAlias = dict[str, Any]
 class Given:
     """What an import is told beside the file.
 
-    ``folder`` is what relative paths are relative to. ``values`` are those of variables that the file uses. ``gpu`` is
-    the device of models that are on a GPU of which the file does not say the kind.
+    ``seeds`` are hal0's seed profiles by name. ``folder`` is what relative paths are relative to. ``values`` are those
+    of variables that the file uses. ``gpu`` is the device of models that are on a GPU of which the file does not say
+    the kind.
     """
 
+    seeds: Mapping[str, ProfileManifest]
     folder: str = "/"
     values: Mapping[str, str] = field(default_factory=dict)
     gpu: Device = Device.GPU_VULKAN
@@ -55,7 +59,7 @@ class Draft:
     def __init__(self) -> None:
         self.lost: list[Lost] = []
         self._host: Keys = {}
-        self._models: dict[str, Keys] = {}  # by path
+        self._models: list[Keys] = []
         self._profiles: dict[str, Keys] = {}
         self._slots: dict[str, Keys] = {}
         self._aliases: dict[str, list[tuple[str, str]]] = {}  # with where each one stands
@@ -63,7 +67,8 @@ class Draft:
         self._prefixes = {OWN_PREFIX}
 
     def lose(self, where: str, what: str, why: str) -> None:
-        """Note something that is not carried over. Neither text may hold a secret."""
+        """Note something that is not carried over. No text but ``what`` may hold a secret, which is not told then."""
+        what = "something" if holds_secret("", what) else what
         self.lost.append(Lost(readable(where), readable(what), readable(why)))
 
     def leave_out(self, where: str, what: str, why: str) -> None:
@@ -75,21 +80,33 @@ class Draft:
         """Add keys of the Host manifest."""
         self._host |= keys
 
-    def model(self, where: str, path: str, *, name: str = "") -> str:
-        """Return the name of the Model of a path, new or known; empty where no manifest can hold the path."""
-        if path not in self._models:
-            taken = [str(model["name"]) for model in self._models.values()]
-            keys = self._fitted(where, {"kind": "Model", "name": model_id(name or path, taken), "path": path})
-            if keys is None:
-                return ""
-            self._models[path] = keys
-        return str(self._models[path]["name"])
+    def model(self, where: str, own: Keys, *, name: str = "") -> str:
+        """Return the name of the Model with these keys, new or known; empty where no manifest can hold them."""
+        same = [model for model in self._models if _file(model) == _file(own)]
+        if same and same[0].get("source") != own.get("source"):
+            self.lose(
+                where, f"the source of {_file(own)}", f"another one than that of Model {same[0]['name']}, its file"
+            )
+            return str(same[0]["name"])
+        known = next((model for model in same if model.get("mmproj") == own.get("mmproj")), None)
+        if known is None:
+            taken = [str(model["name"]) for model in self._models]
+            known = self._fitted(where, {"kind": "Model", "name": model_id(name or _file(own), taken), **own})
+            self._models += [known] if known else []
+        return str(known["name"]) if known else ""
 
-    def profile(self, where: str, name: str, keys: Mapping[str, Any]) -> str:
-        """Return the name of the Profile with these keys, new or known; empty where it can't be one."""
+    def profile(self, where: str, name: str, keys: Mapping[str, Any], seed: ProfileManifest | None) -> str:
+        """Return the name of the Profile with these keys, new, known or the seed; empty where it can't be one.
+
+        One that extends the seed says only what is not the seed's.
+        """
         fitted = self._fitted(where, {"kind": "Profile", "name": slug(name, self._profiles, "engine"), **keys})
-        if fitted is None or "image" not in fitted:
+        if fitted is None or ("image" in keys and "image" not in fitted):
             return ""
+        if seed:
+            fitted = _beyond(fitted, seed)
+            if fitted.keys() <= {"kind", "name", "extends"}:
+                return seed.name
         for known in self._profiles.values():
             if known | {"name": ""} == fitted | {"name": ""}:
                 return str(known["name"])
@@ -131,7 +148,7 @@ class Draft:
         self._name_aliases()
         self._part_ports()
         host = self._fitted("the Host", {"kind": "Host", **self._host}) if self._host else None
-        bodies = [*self._models.values(), *self._profiles.values(), *self._slots.values(), *self._upstreams.values()]
+        bodies = [*self._models, *self._profiles.values(), *self._slots.values(), *self._upstreams.values()]
         return Imported(tuple(_brief(body) for body in ([host] if host else []) + bodies), tuple(self.lost))
 
     def _name_aliases(self) -> None:
@@ -180,9 +197,25 @@ class Draft:
 
 
 def _brief(keys: Keys) -> Keys:
-    """Return a manifest without the keys that say what holds without them."""
+    """Return a manifest without the keys that say what holds without them: none, where it extends another."""
+    if "extends" in keys:
+        return keys
     fields = KINDS[keys["kind"]].model_fields
     return {key: value for key, value in keys.items() if value not in ([], {}) and value != fields[key].default}
+
+
+def _beyond(keys: Keys, seed: ProfileManifest) -> Keys:
+    """Return a Profile's keys without those that say what the seed says."""
+    read = ProfileManifest.model_validate(keys)
+    kept = {"kind", "name", "extends"}
+    return {key: value for key, value in keys.items() if key in kept or getattr(read, key) != getattr(seed, key)}
+
+
+def _file(model: Keys) -> str:
+    """Return the path of a model's file as hal0 puts or finds it: that of its source where it names none."""
+    source = model.get("source", {})
+    of_hub = posixpath.join(source.get("repo", ""), source.get("file", ""))
+    return str(model.get("path") or of_hub or last_segment(source.get("url", "")))
 
 
 def _unfit(keys: Keys) -> set[str]:

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from hal0.core.importing.words import groups, holds_secret, unknown_in
-from hal0.core.schema import SlotType
+from hal0.core import flags
+from hal0.core.enginekinds import ENGINES as ENGINE_KINDS
+from hal0.core.importing.words import holds_secret, unknown_in
+from hal0.core.schema import Device, Engine, SlotType
 
 
 class Says(Enum):
@@ -19,34 +21,42 @@ class Says(Enum):
     REPO = auto()  # of the Hugging Face hub, perhaps with :QUANT
     REPO_FILE = auto()
     URL = auto()
+    MMPROJ = auto()
     CONTEXT = auto()
     NAME = auto()
-    PORT = auto()
     LAYERS = auto()  # on the GPU
-    ROUTE = auto()  # where the engine serves what it is for
-    PREFIX = auto()  # before all of its paths
     OURS = auto()  # hal0 says it itself, and it needs no telling
 
 
 @dataclass(frozen=True, slots=True)
-class EngineKind:
-    """An engine: how it is recognised, what its flags are, and how hal0 calls it.
+class Known:
+    """An engine: how it is recognised, and what its flags are, by their keys (``hal0.core.enginekinds``).
 
-    ``call`` is its command line as a custom profile has it; empty for llama-server, whose command line hal0 knows.
+    ``like`` is the seed profile that says how its program is called, whatever it computes on. ``seeds`` are further
+    ones by device, of an engine that no type of slot has by default. ``defaults`` are flags with the value that the
+    engine has without them.
     """
 
-    name: str
-    programs: tuple[str, ...]
+    engine: Engine
+    like: str
     in_image: tuple[str, ...]
-    image: str
     flags: Mapping[str, Says]
     type: SlotType = SlotType.LLM
     types: Mapping[str, SlotType] = field(default_factory=dict)  # by a flag that takes no value
     leaders: tuple[str, ...] = ()  # words before the first flag that hal0 says itself
-    entrypoint: str = ""
-    call: tuple[str, ...] = ()
-    port: int = 8080
-    probe: str = "/health"
+    seeds: Mapping[Device, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    gpu: Device = Device.CPU  # that it computes on where nothing says another
+
+    @property
+    def name(self) -> str:
+        """What its program and hal0 call it."""
+        return self.engine.value
+
+    @property
+    def is_llama(self) -> bool:
+        """Whether it is the engine that slots of text have by default."""
+        return self.engine is Engine.LLAMA_SERVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,77 +70,58 @@ class Command:
     lost: tuple[tuple[str, str], ...]
 
 
-_LLAMA = EngineKind(
-    "llama-server",
-    ("llama-server",),
+_LLAMA = Known(
+    Engine.LLAMA_SERVER,
+    "llama-server-cpu",
     ("llama.cpp", "llama-server", "llama-cpp"),
-    "ggml-org/llama.cpp:server",
     {
-        **dict.fromkeys(("-m", "--model"), Says.MODEL),
-        **dict.fromkeys(("-hf", "-hfr", "--hf-repo"), Says.REPO),
-        **dict.fromkeys(("-hff", "--hf-file"), Says.REPO_FILE),
-        **dict.fromkeys(("-mu", "--model-url"), Says.URL),
-        **dict.fromkeys(("-c", "--ctx-size"), Says.CONTEXT),
-        **dict.fromkeys(("-a", "--alias"), Says.NAME),
-        **dict.fromkeys(("-ngl", "--gpu-layers", "--n-gpu-layers"), Says.LAYERS),
-        **dict.fromkeys(("--host", "--metrics", "--server"), Says.OURS),
-        "--port": Says.PORT,
+        "--model": Says.MODEL,
+        "--hf-repo": Says.REPO,
+        "--hf-file": Says.REPO_FILE,
+        "--model-url": Says.URL,
+        "--mmproj": Says.MMPROJ,
+        "--ctx-size": Says.CONTEXT,
+        "--alias": Says.NAME,
+        "--gpu-layers": Says.LAYERS,
+        **dict.fromkeys(("--host", "--port", "--api-prefix", "--metrics", "--server"), Says.OURS),
     },
-    types={
-        **dict.fromkeys(("--embedding", "--embeddings"), SlotType.EMBEDDING),
-        **dict.fromkeys(("--rerank", "--reranking"), SlotType.RERANKING),
-    },
+    types={"--embeddings": SlotType.EMBEDDING, "--reranking": SlotType.RERANKING},
     leaders=("--server",),
 )
-_VLLM = EngineKind(
-    "vllm",
+_VLLM = Known(
+    Engine.VLLM,
+    "vllm-cuda",
     ("vllm",),
-    ("vllm",),
-    "vllm/vllm-openai:latest",
     {
         "--model": Says.MODEL,
         "--max-model-len": Says.CONTEXT,
         "--served-model-name": Says.NAME,
-        **dict.fromkeys(("-m", "--host"), Says.OURS),  # python -m vllm.entrypoints.openai.api_server
-        "--port": Says.PORT,
+        **dict.fromkeys(("-m", "--host", "--port"), Says.OURS),  # python -m vllm.entrypoints.openai.api_server
     },
     leaders=("serve", "python", "python3"),
-    entrypoint="vllm",
-    call=("serve", "{model}", "--host", "{host}", "--port", "{port}", "--served-model-name", "{served}"),
-    port=8000,
+    seeds={Device.GPU_CUDA: "vllm-cuda"},
+    defaults={"--gpu-memory-utilization": "0.9"},
+    gpu=Device.GPU_CUDA,
 )
-_WHISPER = EngineKind(
-    "whisper-server",
-    ("whisper-server",),
+_WHISPER = Known(
+    Engine.WHISPER_SERVER,
+    "whisper-server-cpu",
     ("whisper.cpp", "whisper-cpp", "whisper-server"),
-    "ggml-org/whisper.cpp:main",
     {
-        **dict.fromkeys(("-m", "--model"), Says.MODEL),
-        "--host": Says.OURS,
-        "--port": Says.PORT,
-        "--inference-path": Says.ROUTE,
-        "--request-path": Says.PREFIX,
+        "--model": Says.MODEL,
+        **dict.fromkeys(("--host", "--port", "--inference-path", "--request-path"), Says.OURS),
     },
     SlotType.TRANSCRIPTION,
-    entrypoint="whisper-server",
-    call=("--model", "{model}", "--host", "{host}", "--port", "{port}"),
-    probe="/",
 )
-_DIFFUSION = EngineKind(
-    "sd-server",
-    ("sd-server",),
+_DIFFUSION = Known(
+    Engine.SD_SERVER,
+    "sd-server-cpu",
     ("stable-diffusion.cpp", "sd-server"),
-    "leejet/stable-diffusion.cpp:master",
     {
-        **dict.fromkeys(("-m", "--model", "--diffusion-model"), Says.MODEL),
-        **dict.fromkeys(("-l", "--listen-ip"), Says.OURS),
-        "--listen-port": Says.PORT,
+        "--model": Says.MODEL,
+        **dict.fromkeys(("--listen-ip", "--listen-port"), Says.OURS),
     },
     SlotType.IMAGE,
-    entrypoint="/sd-server",
-    call=("{model_flag}", "{model}", "--listen-ip", "{host}", "--listen-port", "{port}"),
-    port=1234,
-    probe="/v1/models",
 )
 ENGINES = (_LLAMA, _VLLM, _WHISPER, _DIFFUSION)
 KNOWN = ", ".join(kind.name for kind in ENGINES)
@@ -139,6 +130,8 @@ _OWN_FLAGS = {
     "LLAMA_ARG_MODEL_URL": "--model-url",
     "LLAMA_ARG_HF_REPO": "--hf-repo",
     "LLAMA_ARG_HF_FILE": "--hf-file",
+    "LLAMA_ARG_MMPROJ": "--mmproj",
+    "LLAMA_ARG_THREADS": "--threads",  # hal0 says how many by a flag, which goes before the variable
     "LLAMA_ARG_CTX_SIZE": "--ctx-size",
     "LLAMA_ARG_ALIAS": "--alias",
     "LLAMA_ARG_N_GPU_LAYERS": "--n-gpu-layers",
@@ -154,13 +147,13 @@ _TRUE = frozenset({"1", "true", "on", "enabled"})
 _SHELL = re.compile(r"[;&|<>`$()\n]")
 
 
-def by_program(word: str) -> EngineKind | None:
+def by_program(word: str) -> Known | None:
     """Return the engine of a program, be it a path, or a name with a version behind it."""
     name = posixpath.basename(word)
-    return next((kind for kind in ENGINES if name.startswith(kind.programs)), None)
+    return next((kind for kind in ENGINES if name.startswith(kind.name)), None)
 
 
-def by_image(image: str) -> EngineKind | None:
+def by_image(image: str) -> Known | None:
     """Return the engine of an image by its name, which says nothing of its registry."""
     return next((kind for kind in ENGINES if any(word in image.lower() for word in kind.in_image)), None)
 
@@ -185,23 +178,24 @@ def from_env(env: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     return words, {name: value for name, value in env.items() if name not in _OWN_FLAGS | _OWN_SWITCHES}
 
 
-def read(kind: EngineKind, words: Iterable[str]) -> Command:
+def read(kind: Known, words: Iterable[str]) -> Command:
     """Read a command line of an engine, its program left out."""
     says: dict[Says, str] = {}
     slot_type, rest, model_flag, lost = kind.type, list[str](), "--model", list[tuple[str, str]]()
-    for flag, values, written in groups(words):
-        if not flag:
+    for flag in flags.read(list(words), ENGINE_KINDS[kind.engine].flags):
+        values = [*flag.values]
+        if not flag.key:
             free = [word for word in values if word not in kind.leaders]
             says |= {Says.MODEL: free[0]} if free and kind is _VLLM else {}
-        elif holds_secret(flag, " ".join(values)):
-            lost.append((flag, "holds a secret: hal0 asks for keys itself (api_keys of the Host manifest)"))
-        elif flag in kind.types:
-            slot_type = kind.types[flag]
-        elif flag in kind.flags:
-            says |= {kind.flags[flag]: values[0]} if values else {}
-            model_flag = flag if kind.flags[flag] is Says.MODEL else model_flag
-        elif name := unknown_in(written):
-            lost.append((flag, f"the variable {name} has no value here: --set {name}=VALUE gives it one"))
+        elif holds_secret(flag.name, " ".join(values)):
+            lost.append((flag.name, "holds a secret: hal0 asks for keys itself (api_keys of the Host manifest)"))
+        elif flag.key in kind.types:
+            slot_type = kind.types[flag.key]
+        elif flag.key in kind.flags:
+            says |= {kind.flags[flag.key]: values[0]} if values else {}
+            model_flag = flag.name if kind.flags[flag.key] is Says.MODEL else model_flag
+        elif name := unknown_in(flag.words):
+            lost.append((flag.name, f"the variable {name} has no value here: --set {name}=VALUE gives it one"))
         else:
-            rest += written
+            rest += flag.words
     return Command(says, slot_type, tuple(rest), model_flag, tuple(lost))

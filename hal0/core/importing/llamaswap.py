@@ -9,16 +9,19 @@ from functools import partial
 from itertools import combinations, product
 from typing import Any
 
-from hal0.core.importing.containers import Container, declare
+from hal0.core.fields import LAST_PORT
+from hal0.core.importing.containers import Container
 from hal0.core.importing.draft import Draft, Given, Imported, Keys, tell_of_others
 from hal0.core.importing.macros import filled
 from hal0.core.importing.options import take_options
+from hal0.core.importing.slots import declare
 from hal0.core.importing.words import expanded, inner, slug, split, whole, yaml_with
 from hal0.core.schema import RunPolicy
 
 _CONTAINERS = frozenset({"docker", "podman"})
 _NEVER_UNLOADED = "365d"
 _MOST_PRIORITY = 100
+_PORTS = 100  # llama-swap says where its ports begin, and not where they end
 _SCHEDULER = ("routing", "scheduler", "settings", "fifo", "priority")
 _ENV = re.compile(r"\$\{env\.([A-Za-z_][A-Za-z0-9_]*)\}")
 _MODEL_WHY = {
@@ -31,7 +34,6 @@ _MODEL_WHY = {
     "timeouts": "an engine is given as long as it takes",
 }
 _OTHER_WHY = {
-    "startPort": "slots take ports of `slot_ports`",
     "matrix": "see `exclusive_with`, and pools of memory of the Host",
     "profiles": "see `aliases`",
     "selectors": "see `aliases` and `fallback`",
@@ -44,7 +46,7 @@ _MODEL_TAKEN = frozenset(
 _OURS = frozenset(
     {"models", "macros", "groups", "peers", "hooks", "routing", "apiKeys", "globalTTL", "healthCheckTimeout"}
     | {"logLevel", "logTimeFormat", "logToStdout", "metricsMaxInMemory", "captureBuffer", "performance", "ui", "store"}
-    | {"includeAliasesInList"}
+    | {"includeAliasesInList", "startPort"}
 )
 """What is read here, and what only tells llama-swap how to log."""
 
@@ -90,7 +92,8 @@ def _slot(draft: Draft, given: Given, name: str, keys: Mapping[str, Any], config
         box.image, box.ports = image, [(None, inside) for _, inside in box.ports]
     box.words = words
     box.slot |= _policy(box, keys, config) | _filters(box, keys)
-    _readiness(box, keys, config)
+    if patience := whole(config.get("healthCheckTimeout", "")):
+        box.profile["start_deadline"] = patience
     slot = declare(box)
     if slot:
         tell_of_others(draft, box.where, keys, _MODEL_TAKEN, _MODEL_WHY)
@@ -129,17 +132,6 @@ def _filters(box: Container, keys: Mapping[str, Any]) -> Keys:
     strip = [name.strip() for name in names if name.strip() not in {"", "model"}]
     own = {key: value for key, value in inner(filters, "setParams").items() if key != "model"}
     return {"strip": strip, "set": own}
-
-
-def _readiness(box: Container, keys: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Take how a model is known to be ready. That belongs to a Profile, so a seed profile keeps its own."""
-    if path := keys.get("checkEndpoint"):
-        if str(path).startswith("/"):
-            box.profile["probe"] = str(path)
-        else:
-            box.lose("checkEndpoint", "a slot is ready when its probe says so: see `probe` of the Profile")
-    if patience := whole(config.get("healthCheckTimeout", "")):
-        box.profile["start_deadline"] = patience
 
 
 def _groups(draft: Draft, config: Mapping[str, Any], slots: Mapping[str, str]) -> None:
@@ -204,6 +196,8 @@ def _key_of(draft: Draft, where: str, name: str, key: str) -> Keys:
 
 
 def _host(draft: Draft, config: Mapping[str, Any]) -> None:
+    if first := whole(config.get("startPort", 0)):
+        draft.host(slot_ports=f"{first}-{max(first, min(first + _PORTS - 1, LAST_PORT))}")
     if config.get("apiKeys"):
         why = "secrets are in no manifest: put the keys into the systemd credential client-keys, one a line"
         draft.lose("the configuration", "apiKeys", why)

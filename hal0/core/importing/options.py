@@ -34,7 +34,8 @@ _MEANT = frozenset(
         "-l",
         "--sdnotify",
     }
-    | {"--cgroups", "--security-opt=no-new-privileges"}
+    | {"--cgroups", "--security-opt=no-new-privileges", "--health-cmd", "--health-interval", "--health-retries"}
+    | {"--health-start-period", "--health-timeout"}
 )
 """What hal0 does itself, in its own way."""
 
@@ -83,20 +84,6 @@ def _mount(box: Container, value: str) -> None:
     box.mount(f"{source}:{target}" + (":ro" if {"ro", "readonly"} & parts.keys() else ""))
 
 
-def _health(box: Container, value: str) -> None:
-    take_health(box, [value])
-
-
-def take_health(box: Container, command: Sequence[str]) -> None:
-    """Take the path that a health check asks for, where it asks over HTTP."""
-    for word in " ".join(command).split():
-        scheme, found, rest = word.strip("'\"").partition("://")
-        if found and scheme in {"http", "https"}:
-            box.profile["probe"] = "/" + rest.partition("/")[2].partition(";")[0]
-            return
-    box.lose("its health check", "asks no path over HTTP: see `probe` of the Profile")
-
-
 _SOURCE, _TARGET = ("src", "source"), ("dst", "destination", "target")
 _TAKES: Mapping[str, Callable[[Container, str], None]] = {
     **dict.fromkeys(("-v", "--volume"), Container.mount),
@@ -104,11 +91,11 @@ _TAKES: Mapping[str, Callable[[Container, str], None]] = {
     **dict.fromkeys(("-p", "--publish"), Container.publish),
     **dict.fromkeys(("-m", "--memory"), Container.memory),
     "--cpus": Container.cpus,
+    "--shm-size": Container.shared_memory,
     "--device": lambda box, value: box.devices.append(value),
     "--group-add": lambda box, value: box.groups.append(value),
     "--entrypoint": lambda box, value: box.entrypoint.append(readable(value)),
     "--mount": _mount,
     "--gpus": _gpus,
     "--runtime": _runtime,
-    "--health-cmd": _health,
 }

@@ -7,16 +7,25 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from hal0.core.importing.containers import Container, declare
+from hal0.core.importing.containers import Container
 from hal0.core.importing.draft import Draft, Given, Imported, tell_of_others
-from hal0.core.importing.options import take_health, take_options
+from hal0.core.importing.options import take_options
+from hal0.core.importing.slots import declare
 from hal0.core.importing.words import split, unknown
 from hal0.core.quantity import parse_duration
 from hal0.errors import UsageError
 
 _MEANT = frozenset(
     {"ContainerName", "AutoUpdate", "Label", "LogDriver", "Notify", "Pull", "ReadOnly", "NoNewPrivileges", "RunInit"}
-    | {"DropCapability", "HealthInterval", "HealthRetries", "HealthStartPeriod", "HealthTimeout", "StartWithPod"}
+    | {
+        "DropCapability",
+        "HealthCmd",
+        "HealthInterval",
+        "HealthRetries",
+        "HealthStartPeriod",
+        "HealthTimeout",
+        "StartWithPod",
+    }
 )
 """What hal0 does itself, in its own way."""
 _WHY = {
@@ -94,15 +103,18 @@ def _take(box: Container, keys: Mapping[str, list[str]]) -> None:
     for line in keys.get("Environment", []):
         for pair in split(line) or []:
             box.variable(pair)
-    for key, take in (("Volume", box.mount), ("PublishPort", box.publish), ("Memory", box.memory)):
+    for key, take in (
+        ("Volume", box.mount),
+        ("PublishPort", box.publish),
+        ("Memory", box.memory),
+        ("ShmSize", box.shared_memory),
+    ):
         for value in keys.get(key, []):
             take(value)
     box.devices += keys.get("AddDevice", [])
     box.groups += keys.get("GroupAdd", [])
     box.entrypoint += [word for line in keys.get("Entrypoint", [])[-1:] for word in split(line) or []]
     box.words += [word for line in keys.get("Exec", [])[-1:] for word in split(line) or []]
-    for line in keys.get("HealthCmd", [])[-1:]:
-        take_health(box, [line])
     for line in keys.get("PodmanArgs", []):
         take_options(box, split(line) or [])
 
@@ -118,6 +130,17 @@ def _deadlines(box: Container, service: Mapping[str, list[str]]) -> None:
 
 
 _TAKEN = frozenset(
-    {"Image", "Environment", "Volume", "PublishPort", "Memory", "AddDevice", "GroupAdd", "Entrypoint", "Exec"}
-    | {"HealthCmd", "PodmanArgs"}
+    {
+        "Image",
+        "Environment",
+        "Volume",
+        "PublishPort",
+        "Memory",
+        "ShmSize",
+        "AddDevice",
+        "GroupAdd",
+        "Entrypoint",
+        "Exec",
+    }
+    | {"PodmanArgs"}
 )

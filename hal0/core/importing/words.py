@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from hal0.core.documents import parse_file
@@ -20,6 +20,7 @@ _UNKNOWN = re.compile("\0([^\0]*)\0")
 _COMPOSE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-+?])([^{}]*))?\})")
 _SHORT_SECRETS = frozenset({"-hft"})
 _SECRET_VALUE = re.compile(r"\b(sk-|hf_|gsk_|ghp_|xai-)[A-Za-z0-9_-]{16,}|://[^/\s@]*:[^/\s@]*@")
+_PAIRS = re.compile(r"[?&\s]+")
 _DOCKER_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
 _MOST_DIGITS = 9
 
@@ -110,7 +111,10 @@ def compose_expanded(text: str, values: Mapping[str, str]) -> str:
 
 def holds_secret(name: str, value: str = "") -> bool:
     """Return whether a flag or a variable of this name, or with this value, looks as if it held a secret."""
-    inside = any(is_secret(word.partition("=")[0]) for word in value.split() if "=" in word)
+    pairs = (
+        part.partition("=") for part in _PAIRS.split(value)
+    )  # a value may be NAME=VALUE, or an address with a query
+    inside = any(equals and is_secret(part) for part, equals, _ in pairs)
     return name in _SHORT_SECRETS or is_secret(name) or inside or bool(_SECRET_VALUE.search(value))
 
 
@@ -121,22 +125,6 @@ def split(command: str) -> list[str] | None:
         return shlex.split("\n".join(lines))
     except ValueError:
         return None
-
-
-def groups(words: Iterable[str]) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yield each flag with its values and as it was written; the flag of what stands before the first one is empty."""
-    flag, values, written = "", list[str](), list[str]()
-    for word in words:
-        if re.match(r"--?[A-Za-z]", word):
-            if written:
-                yield flag, values, written
-            flag, equals, value = word.partition("=")
-            values, written = [value] if equals else [], [word]
-        else:
-            values.append(word)
-            written.append(word)
-    if written:
-        yield flag, values, written
 
 
 def docker_size(value: object) -> str | int | None:
