@@ -471,8 +471,9 @@ def test_a_repository_without_a_file_is_guessed_and_told(repo: str, file: str) -
     assert f"the name of {file}" in lost
 
 
-def test_a_vision_part_that_no_slot_sees_beside_its_model_stays_a_flag() -> None:
-    _, slot, lost = model_of("-m /d/m.gguf --mmproj /e/mmproj.gguf")
+@pytest.mark.parametrize("model", ["/d/m.gguf", "d/m.gguf"])
+def test_a_vision_part_that_no_slot_sees_beside_its_model_stays_a_flag(model: str) -> None:
+    _, slot, lost = model_of(f"-m {model} --mmproj /e/mmproj.gguf")
     assert slot["args"] == ["--mmproj", "/e/mmproj.gguf"]
     assert "the file /e/mmproj.gguf" in lost
 
