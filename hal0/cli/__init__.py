@@ -27,6 +27,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:  # such as a full disk behind stdout
+        if "--debug" in sys.argv:
+            raise
+        _complain(error)
+        sys.exit(1)
 
 
 def _complain(error: Exception) -> None:

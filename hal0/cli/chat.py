@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
+from urllib.parse import urlencode
 
 from hal0.cli import client, show
 from hal0.cli.options import Options
@@ -38,7 +39,8 @@ class Conversation:
     def ask(self, text: str) -> Summary:
         """Say something, print the answer as it comes, and return how it went. What fails is as if never said.
 
-        An interrupt cuts the connection, by which the engine's work ends; what was answered until then is kept.
+        An interrupt cuts the connection, by which the engine's work ends; what was answered until then is kept. A
+        question without a word of an answer is as if never asked.
         """
         messages = [*self._opening(), *self.messages, _said("user", text)]
         body = {"model": self.model, "messages": messages, "stream": True, "stream_options": {"include_usage": True}}
@@ -49,6 +51,7 @@ class Conversation:
                     _print(*answer.take(line, monotonic()))
             except KeyboardInterrupt:
                 self._keep(text, answer)
+                show.say([] if answer.text else [""])  # the terminal shows ^C
                 raise
             finally:
                 show.say([""] if answer.text else [])
@@ -56,7 +59,8 @@ class Conversation:
         return answer.summary(monotonic())
 
     def _keep(self, text: str, answer: Answer) -> None:
-        self.messages += [_said("user", text), _said("assistant", answer.text)]
+        if answer.text:
+            self.messages += [_said("user", text), _said("assistant", answer.text)]
 
     def _opening(self) -> list[dict[str, str]]:
         return [_said("system", self.system)] if self.system else []
@@ -71,7 +75,7 @@ def chat(options: Options, slot: str | None, *, system: str) -> int:
     talk = Conversation(options.scope, slot or _choice(slots), system)
     if not sys.stdin.isatty():
         return _once(talk)
-    show.say(_greeting(talk.model, slots))
+    show.say([_told(talk.model, _slot_of(talk.model, slots)) + ". /help says what else there is."])
     _converse(talk)
     return 0
 
@@ -80,7 +84,7 @@ def _once(talk: Conversation) -> int:
     """Answer what comes by stdin; only the answer goes to stdout."""
     if not (text := sys.stdin.read().strip()):
         raise UsageError("stdin holds nothing to say", hint="echo 'Say hello.' | hal0 chat")
-    _aside(f"({talk.ask(text)})")
+    _aside(f"({_asked(talk, text)})")
     return 0
 
 
@@ -115,21 +119,45 @@ def _command(talk: Conversation, word: str, rest: str) -> None:
         talk.reset()
         _aside("forgotten")
     elif word == "/model" and rest:
-        talk.model = rest
-        _aside(f"with {rest} from now on")
+        _go_on_with(talk, rest)
     else:
         show.say([_HELP])
 
 
+def _go_on_with(talk: Conversation, model: str) -> None:
+    """Change the model, unless nobody has it. What an upstream might have is found out by the next message."""
+    route = client.get(talk.scope, "/api/route?" + urlencode({"model": model, "path": _PATH}))
+    if route.get("code") and not route["ask_first"]:
+        _aside(f"{model}: {route['reason']}; still with {talk.model}")
+        return
+    talk.model = model
+    show.say([_told(model, _slot_now(talk))])
+
+
 def _turn(talk: Conversation, text: str) -> None:
     try:
-        _aside(f"({talk.ask(text)})")
+        if (slot := _slot_now(talk)) and slot["state"] not in _UP:
+            why = slot["message"] or "it answers when it is up"
+            _aside(f"({slot['name']} is {slot['state']}: {why}; Ctrl-C gives up)")
+        _aside(f"({_asked(talk, text)})")
     except KeyboardInterrupt:
         _aside("(ended)")
     except Hal0Error as error:
         show.say([show.paint(f"error: {error}", "31")])
         if error.hint:
             show.hint(error.hint)
+
+
+def _asked(talk: Conversation, text: str) -> Summary:
+    """Say something; an error comes with what to do about a slot that is not up."""
+    try:
+        return talk.ask(text)
+    except Hal0Error as error:
+        with contextlib.suppress(Hal0Error):
+            if not error.hint and (slot := _slot_now(talk)) and slot["state"] not in _UP:
+                error.hint = f"`hal0 why {slot['name']}` says why it is {slot['state']}"
+                error.hint += f", `hal0 slot load {slot['name']}` brings it up" * (slot["state"] == "offline")
+        raise
 
 
 def _print(text: str, thought: str) -> None:
@@ -148,20 +176,26 @@ def _choice(slots: list[dict[str, Any]]) -> str:
     return next((slot["name"] for slot in able if slot["state"] in _UP), str(able[0]["name"]))
 
 
-def _greeting(model: str, slots: list[dict[str, Any]]) -> list[str]:
-    slot = next((slot for slot in slots if slot["name"] == model), None)
+def _slot_now(talk: Conversation) -> dict[str, Any] | None:
+    """Return the slot that is talked with, as it is now; None where that is none, but a model of an upstream."""
+    return _slot_of(talk.model, client.get(talk.scope, "/api/slots")["slots"])
+
+
+def _slot_of(model: str, slots: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return next((slot for slot in slots if model in {slot["name"], *slot["aliases"]}), None)
+
+
+def _told(model: str, slot: dict[str, Any] | None) -> str:
+    """Return who is talked with, and whether that one is up."""
     if slot is None:
-        told = ""
-    elif slot["state"] in _UP:
-        told = f" ({slot['model']}, {slot['state']})"
-    else:
-        told = f" ({slot['model']}, {slot['state']}: your first message waits for it)"
-    return [show.paint(model, "1") + told + ". /help says what else there is."]
+        return show.paint(model, "1")
+    waits = "" if slot["state"] in _UP else f": {slot['message'] or 'the next message waits for it'}"
+    return show.paint(model, "1") + f" ({slot['model']}, {slot['state']}{waits})"
 
 
 def _aside(text: str) -> None:
     """Say what is not the answer: on stderr, so that a pipe has the answer alone."""
-    sys.stderr.write(show.paint(text, _THOUGHT) + "\n")
+    sys.stderr.write((show.paint(text, _THOUGHT) if sys.stderr.isatty() else text) + "\n")
 
 
 def _said(role: str, text: str) -> dict[str, str]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {"ok": "32", "warn": "33", "fail": "31", "unknown": "36"}
 _WORDS = {"ok": "ok", "warn": "warn", "fail": "FAIL", "unknown": "?"}
+_LEAST_ROOM = 24
 _PATIENCE = 15.0
 """Seconds for a look of our own at what slots do."""
 
@@ -47,12 +51,21 @@ def card_text(card: Json) -> Iterator[str]:
         yield ""
         yield show.paint(area, "1")
         for check in checks:
-            word = f"{_WORDS[check['verdict']]:<4}"
-            yield f"  {show.paint(word, _COLOURS[check['verdict']])}  {check['name']:<{width}}  {check['found']}"
-            if check["mend"]:
-                yield f"  {'':<4}  {'':<{width}}  -> {check['mend']}"
+            word = show.paint(f"{_WORDS[check['verdict']]:<4}", _COLOURS[check["verdict"]])
+            first, *more = _folded(check["found"], 10 + width)
+            yield f"  {word}  {check['name']:<{width}}  {first}"
+            mend = [f"-> {check['mend']}"] if check["mend"] else []  # one line: it may be a command to copy
+            yield from (f"{'':<{10 + width}}{line}" for line in [*more, *mend])
     yield ""
     yield _sum(card["counts"])
+
+
+def _folded(text: str, indent: int) -> list[str]:
+    """Return a text in lines that fit beside an indent, on a terminal; in one line elsewhere, for who searches it."""
+    room = shutil.get_terminal_size().columns - indent
+    if not sys.stdout.isatty() or room < _LEAST_ROOM:
+        return [text]
+    return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _sum(counts: dict[str, int]) -> str:

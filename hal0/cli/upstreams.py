@@ -71,7 +71,7 @@ def _test_text(found: Json) -> Iterator[str]:
     answer = f"{found['status']}{took}" if found["status"] else "none"
     yield f"  {'address':<8} {found['base_url']}"
     yield f"  {'answer':<8} {answer}" + (f": {found['error']}" if found["error"] else "")
-    yield f"  {'key':<8} {_KEYS[found['key']]}{place}"
+    yield f"  {'key':<8} {_key_text(found)}{place}"
     if models := found["models"]:
         more = f" and {len(models) - _SHOWN} more" if len(models) > _SHOWN else ""
         yield f"  {'models':<8} {len(models)}: {', '.join(models[:_SHOWN])}{more}"
@@ -92,6 +92,11 @@ async def _own_test(options: Options, name: str) -> Json:
 
     async with _own(options) as upstreams:
         return await tried(upstreams, name)
+
+
+def _key_text(found: Json) -> str:
+    """Return what is known of the key: a server that does not answer asks for none, nor for one."""
+    return "none is named" if found["key"] == "none" and not found["status"] else _KEYS[found["key"]]
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -24,6 +25,13 @@ _MOST_IDLE = 256
 
 class EngineUnreachable(Exception):
     """No connection could be made: nothing was sent."""
+
+
+def _plainly(error: OSError) -> str:
+    """Return why there is no connection. What asyncio says of a refused one holds its call, number and address."""
+    if error.errno and (isinstance(error, ConnectionError) or type(error) is OSError):  # of TLS, numbers mean others
+        return os.strerror(error.errno).lower()
+    return str(error)
 
 
 class Origin(Protocol):
@@ -153,11 +161,13 @@ class Pool:
                 return await origin.connect(lambda: Connection(self._heads))
         except TimeoutError:
             raise EngineUnreachable(f"no connection within {origin.connect_timeout:g} s") from None
-        except (OSError, UnicodeError) as error:  # a name that is none is a fault of its encoding
-            if isinstance(error, OSError) and error.errno in {EMFILE, ENFILE}:
+        except UnicodeError as error:  # a name that is none is a fault of its encoding
+            raise EngineUnreachable(str(error)) from error
+        except OSError as error:
+            if error.errno in {EMFILE, ENFILE}:
                 message = "hal0 may open no more connections: raise LimitNOFILE of its unit"
                 raise Refusal(503, "host.exhausted", message, retry_after=1) from error
-            raise EngineUnreachable(str(error)) from error
+            raise EngineUnreachable(_plainly(error)) from error
 
     async def _answered(self, connection: Connection, request: bytes, gap: float) -> Connection:
         self.use(connection, request, gap)

@@ -121,7 +121,7 @@ def _failure(request: web.Request, error: Exception) -> web.Response:
 
 def _refused(error: Hal0Error) -> web.Response:
     """Return an expected failure with the status that its class means."""
-    message = f"{error} {error.hint}".strip()
+    message = f"{error} ({error.hint})" if error.hint else str(error)
     match error:
         case NotFound():
             return error_response(404, "request.not_found", message)

@@ -87,6 +87,14 @@ class Daemon:
     answers: list[list[str | BaseException]] = field(default_factory=list)
     asked: list[Any] = field(default_factory=list)
     cut: int = 0
+    slots: list[dict[str, Any]] = field(default_factory=list)
+    unknown: str = ""
+
+    def get(self, _: str | None, path: str) -> Any:
+        if path == "/api/slots":
+            return {"slots": self.slots}
+        is_unknown = bool(self.unknown) and self.unknown in path
+        return {"code": "model.not_found" * is_unknown, "ask_first": [], "reason": "nobody has it"}
 
     def lines(self, _: str | None, method: str, path: str, body: Any) -> Generator[str]:
         assert (method, path, body["stream"]) == ("POST", "/v1/chat/completions", True)
@@ -104,14 +112,15 @@ class Daemon:
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
     made = Daemon()
-    slots = [
-        {"name": "embed", "type": "embedding", "state": "ready", "model": "e"},
-        {"name": "big", "type": "llm", "state": "offline", "model": "b"},
-        {"name": "chat", "type": "llm", "state": "ready", "model": "m"},
+    plain: dict[str, Any] = {"aliases": [], "message": ""}
+    made.slots = [
+        {"name": "embed", "type": "embedding", "state": "ready", "model": "e", **plain},
+        {"name": "big", "type": "llm", "state": "offline", "model": "b", **plain},
+        {"name": "chat", "type": "llm", "state": "ready", "model": "m", **plain},
     ]
     monkeypatch.setattr(client, "lines", made.lines)
     monkeypatch.setattr(client, "is_running", lambda _: True)
-    monkeypatch.setattr(client, "get", lambda *_: {"slots": slots})
+    monkeypatch.setattr(client, "get", made.get)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     return made
 
@@ -152,6 +161,36 @@ def test_an_interrupt_cuts_the_answer_keeps_what_came_and_goes_on(daemon: Daemon
     assert daemon.asked[1][1] == [("user", "tell"), ("assistant", "Once "), ("user", "stop")]
 
 
+def test_an_interrupt_before_the_first_word_is_as_if_never_asked(daemon: Daemon, types: Any) -> None:
+    daemon.answers = [[KeyboardInterrupt()], ["ok"]]
+    types("tell", "hi")
+    assert chat.chat(Options(), None, system="") == 0
+    assert daemon.asked[1][1] == [("user", "hi")]
+
+
+def test_a_slot_that_is_not_up_is_told_before_and_after(
+    daemon: Daemon, types: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.slots[1]["message"] = "unloaded by root"
+    daemon.answers = [[DaemonError("it is not to be")]]
+    types("hi")
+    assert chat.chat(Options(), "big", system="") == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("big (b, offline: unloaded by root)")
+    assert "(big is offline: unloaded by root; Ctrl-C gives up)" in told.err
+    assert "hint: `hal0 why big` says why it is offline, `hal0 slot load big` brings it up\n" in told.err
+
+
+def test_a_model_that_nobody_has_is_refused_and_the_talk_goes_on(
+    daemon: Daemon, types: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answers, daemon.unknown = [["ok"]], "nope"
+    types("/model nope", "hi")
+    assert chat.chat(Options(), None, system="") == 0
+    assert daemon.asked[0][0] == "chat"
+    assert "nope: nobody has it; still with chat\n" in capsys.readouterr().err
+
+
 def test_a_turn_that_fails_is_told_and_is_as_if_never_said(
     daemon: Daemon, types: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,7 +209,7 @@ def test_reset_model_and_exit_are_commands(daemon: Daemon, types: Any, capsys: p
     assert chat.chat(Options(), "big", system="") == 0
     assert daemon.asked == [("big", [("user", "one")]), ("cloud/x", [("user", "two")])]
     told = capsys.readouterr().out
-    assert told.startswith("big (b, offline: your first message waits for it)")
+    assert told.startswith("big (b, offline: the next message waits for it)")
     assert "/reset" in told
 
 

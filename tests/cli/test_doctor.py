@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hal0.cli.doctor import card_text
+
 from .conftest import MODEL, Place, free_port
+
+COUNTS = ("ok", "warn", "fail", "unknown")
 
 
 def card(place: Place, *words: str) -> dict[str, list[dict[str, Any]]]:
@@ -23,6 +28,24 @@ def card(place: Place, *words: str) -> dict[str, list[dict[str, Any]]]:
     for check in found["checks"]:
         by_name.setdefault(check["name"], []).append(check)
     return by_name
+
+
+def test_on_a_narrow_terminal_what_was_found_stays_beside_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+    check = {
+        "area": "hal0",
+        "name": "disk",
+        "verdict": "warn",
+        "found": "1 GiB of 200 GiB free at /var",
+        "mend": "x " * 30,
+    }
+    card = {"scope": "user", "runtime": "process", "checks": [check], "counts": dict.fromkeys(COUNTS, 0)}
+    piped = [*card_text(card)]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    shown = [*card_text(card)]
+    assert shown[3:5] == ["  warn  disk  1 GiB of 200 GiB free at", "              /var"]
+    assert shown[5:] == piped[4:]
 
 
 def files(place: Place) -> list[Path]:

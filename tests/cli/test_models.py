@@ -67,7 +67,7 @@ def test_models_from_the_list_to_their_end(place: Place) -> None:
     assert scanned == "kind: Model\nname: tiny-q8_0\npath: Tiny-Q8_0.gguf\n"
     assert (verified.returncode, verified.stdout.splitlines()[-1]) == (0, "m: as its manifest says")
     assert there.stderr.startswith("error: nobody says where m comes from")
-    assert lost.stderr == "error: there is no model 'fra' did you mean 'far'?\n"
+    assert lost.stderr == "error: there is no model 'fra' (did you mean 'far'?)\n"
     assert asked.returncode == 1
     assert removed.stdout.startswith("tiny-q8_0: ")
     assert [model["name"] for model in listed["models"]] == ["far", "m"]

@@ -284,7 +284,7 @@ def test_a_model_is_swapped_beside_the_old_one_and_written_to_the_manifest(place
 
 def test_what_is_asked_wrongly_of_a_slot_is_said_with_what_is_close(up: Place) -> None:
     for words, said in [
-        (("load", "caht"), "there is no slot 'caht' did you mean 'chat'?"),
+        (("load", "caht"), "there is no slot 'caht' (did you mean 'chat'?)"),
         (("load", "chat", "--model", "n"), "there is no Model 'n'"),
         (("load", "chat", "--for", "soon"), "--for: 'soon' is not a duration"),
     ]:

@@ -100,7 +100,7 @@ async def test_an_upstream_that_is_away_is_told_and_its_breaker_is_left_as_it_is
         async with client.get("/api/upstreams") as listed:
             (row,) = (await listed.json())["upstreams"]
     assert (found["ok"], found["status"], found["key"]) == (False, None, "none")
-    assert found["error"]
+    assert found["error"] == "connection refused"
     assert row["breaker"] == "closed"
 
 

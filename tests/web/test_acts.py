@@ -95,7 +95,7 @@ async def test_a_swap_tells_before_its_recap_what_became_of_it(never: Bench) -> 
 @pytest.mark.parametrize(
     ("verb", "body", "status", "said"),
     [
-        ("load", {"model": "bgi"}, 404, "there is no Model 'bgi' did you mean 'big'?"),
+        ("load", {"model": "bgi"}, 404, "there is no Model 'bgi' (did you mean 'big'?)"),
         ("load", {"model": "big"}, 400, "ModelMissing: there is no "),
         ("load", {"for": "soon"}, 400, "for: Value error, is not a duration"),
         ("load", {"for": 0}, 400, "can't last for 0 s"),
@@ -103,9 +103,9 @@ async def test_a_swap_tells_before_its_recap_what_became_of_it(never: Bench) -> 
         ("load", {"timeout": -1}, 400, "timeout: "),
         ("unload", {"model": "m"}, 400, "model: Extra inputs"),
         ("restart", {"for": "2h"}, 400, "for: Extra inputs"),
-        ("restart", {}, 409, "slot chat does not run hal0 slot load chat"),
+        ("restart", {}, 409, "slot chat does not run (hal0 slot load chat)"),
         ("swap", {}, 400, "model: Field required"),
-        ("swap", {"model": "bgi"}, 404, "there is no Model 'bgi' did you mean 'big'?"),
+        ("swap", {"model": "bgi"}, 404, "there is no Model 'bgi' (did you mean 'big'?)"),
         ("swap", {"model": "m", "for": "2h"}, 400, "a swap for a while is not written to the manifest"),
         ("swap", {"model": "m", "persist": "no"}, 400, "persist: "),
         ("evict", {}, 404, "Not Found"),
