@@ -20,7 +20,7 @@ from hal0.core.wire import VERSION
 from hal0.errors import UsageError
 from hal0.host.manifests import seed_profiles
 
-_READERS: Mapping[str, Callable[[str, str, Given], Imported]] = {
+READERS: Mapping[str, Callable[[str, str, Given], Imported]] = {
     "llama-swap": llamaswap.read,
     "compose": compose.read,
     "quadlet": quadlet.read,
@@ -31,11 +31,15 @@ def show(kind: str, file: Path, values: Sequence[str], gpu: str, *, as_json: boo
     """Print the manifests that a file makes; return the exit code, which is 1 where it makes none."""
     text, folder = _read(file)
     given = Given(seeds_of(seed_profiles()), folder, {"HOME": str(Path.home()), **_values(values)}, _device(gpu))
-    found = _READERS[kind](text, str(file), given)
-    output.say([json.dumps(_as_json(found), indent=2)] if as_json else as_yaml(kind, file.name, found))
+    found = READERS[kind](text, str(file), given)
+    output.say([json.dumps(_as_json(found), indent=2)] if as_json else as_yaml(kind, _name(file), found))
     if not found.manifests:
         output.warn(f"{file} holds nothing that hal0 could run")
     return 0 if found.manifests else 1
+
+
+def _name(file: Path) -> str:
+    return "standard input" if str(file) == "-" else file.name
 
 
 def as_yaml(kind: str, name: str, found: Imported) -> Iterator[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,9 +19,9 @@ from hypothesis import strategies as st
 from strategies import words
 from worlds import SEEDS, desired
 
-from hal0.cli.importing import as_yaml
+from hal0.cli.importing import READERS, as_yaml
 from hal0.core.documents import parse_file
-from hal0.core.importing import compose, llamaswap, profiles, quadlet
+from hal0.core.importing import profiles
 from hal0.core.importing.draft import Given, Imported
 from hal0.core.importing.profiles import seeds_of
 from hal0.core.schema import Device
@@ -32,11 +31,6 @@ from hal0.errors import UsageError
 SAMPLES = Path(__file__).parent / "samples"
 EXPECTED = Path(__file__).parent / "expected"
 GIVEN = Given(seeds_of(SEEDS), "/srv/app", {"HOME": "/home/op"})
-READERS: dict[str, Callable[[str, str, Given], Imported]] = {
-    "llama-swap": llamaswap.read,
-    "compose": compose.read,
-    "quadlet": quadlet.read,
-}
 FILES = {
     "llama-swap.yaml": "llama-swap",
     "llama-swap-unified.yaml": "llama-swap",

@@ -124,7 +124,8 @@ def _deadlines(box: Container, service: Mapping[str, list[str]]) -> None:
         for value in service.get(key, [])[-1:]:
             text = value.replace("min", "m").replace("sec", "s").replace(" ", "")
             try:
-                box.profile[own] = parse_duration(float(text) if text.isdecimal() else text)
+                seconds = parse_duration(float(text) if text.isdecimal() else text)
+                box.profile[own] = int(seconds) if seconds.is_integer() else seconds
             except ValueError:
                 box.lose(f"{key}={value}", "is no duration that hal0 takes")
 
