@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from hal0.cli import show as output
 from hal0.core.importing import compose, llamaswap, quadlet
@@ -60,18 +61,20 @@ def _yaml(manifest: Keys) -> list[str]:
     yaml.width = sys.maxsize
     text = StringIO()
     yaml.dump({key: _on_one_line(value) for key, value in manifest.items()}, text)
-    return text.getvalue().splitlines()
+    return text.getvalue().removesuffix("\n").split("\n")  # only there: YAML knows fewer ends of lines than Python
 
 
 def _on_one_line(value: object) -> object:
     if isinstance(value, dict):
-        table = CommentedMap({key: _on_one_line(item) for key, item in value.items()})
+        table = CommentedMap({_on_one_line(key): _on_one_line(item) for key, item in value.items()})
         table.fa.set_flow_style()
         return table
     if isinstance(value, list):
         items = CommentedSeq(_on_one_line(item) for item in value)
         items.fa.set_flow_style()
         return items
+    if isinstance(value, str) and not value.isprintable():
+        return DoubleQuotedScalarString(value)  # which has escapes; ruamel writes some ends of lines as they are
     return value
 
 

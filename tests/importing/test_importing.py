@@ -458,6 +458,12 @@ def test_where_a_model_comes_from(cmd: str, expected: dict[str, Any]) -> None:
     assert (model, "args" in slot) == (expected, False)
 
 
+@pytest.mark.parametrize("char", ["\x85", "\u2028", "\u2029", "\ufeff", "\t", "\x7f"])
+def test_a_character_that_no_terminal_shows_is_printed_and_read_back(char: str) -> None:
+    found, _ = imported("compose", service(image=IMAGE, command=["-m", f"{char}0.gguf"]))
+    assert found.manifests[0]["path"] == f"{char}0.gguf"
+
+
 @pytest.mark.parametrize(("repo", "file"), [("org/m-GGUF:Q8_0", "m-Q8_0.gguf"), ("org/m-gguf", "m-Q4_K_M.gguf")])
 def test_a_repository_without_a_file_is_guessed_and_told(repo: str, file: str) -> None:
     model, _, lost = model_of(f"-hf {repo}")

@@ -80,7 +80,7 @@ class Draft:
         """Add keys of the Host manifest."""
         self._host |= keys
 
-    def model(self, where: str, own: Keys, *, name: str = "") -> str:
+    def model(self, where: str, own: Keys) -> str:
         """Return the name of the Model with these keys, new or known; empty where no manifest can hold them."""
         same = [model for model in self._models if _file(model) == _file(own)]
         if same and same[0].get("source") != own.get("source"):
@@ -91,7 +91,7 @@ class Draft:
         known = next((model for model in same if model.get("mmproj") == own.get("mmproj")), None)
         if known is None:
             taken = [str(model["name"]) for model in self._models]
-            known = self._fitted(where, {"kind": "Model", "name": model_id(name or _file(own), taken), **own})
+            known = self._fitted(where, {"kind": "Model", "name": model_id(_file(own), taken), **own})
             self._models += [known] if known else []
         return str(known["name"]) if known else ""
 

@@ -11,6 +11,7 @@ from hal0.core.importing.engines import Command, Says
 from hal0.core.importing.places import on_host
 from hal0.core.importing.words import unknown_in
 
+_NAMING = (Says.MODEL, Says.REPO, Says.REPO_FILE, Says.URL)
 _QUANT = "Q4_K_M"  # what llama.cpp takes of a repository where nobody says which
 _OF_REPOSITORY = ("-GGUF", "-gguf", "_GGUF", ".GGUF")
 
@@ -18,27 +19,23 @@ _OF_REPOSITORY = ("-GGUF", "-gguf", "_GGUF", ".GGUF")
 def declare_model(box: Container, command: Command) -> tuple[str, tuple[str, ...]]:
     """Add the Model; return its name, which is empty where there can be none, and what remains for the engine."""
     says = command.says
-    for what in (Says.MODEL, Says.REPO, Says.REPO_FILE, Says.URL):
-        if name := unknown_in(says.get(what, "")):
-            _none(box, f"its path holds {name}: --set {name}=VALUE gives it a value")
-            return "", ()
-    source = _source(box, says)
-    path = says.get(Says.MODEL, "")
-    found = on_host(path, box.mounts, is_inside=bool(box.image)) if path else ""
-    if path and not found and not source:
-        box.leave_out(path, "lies inside of the image: a slot needs a file of the host")
-    elif not found and not source:
-        _none(box, "it names none")
-    if not found and not source:
+    if unset := next(filter(None, (unknown_in(says.get(what, "")) for what in _NAMING)), ""):
+        _none(box, f"its path holds {unset}: --set {unset}=VALUE gives it a value")
+        return "", ()
+    source, found = _source(box, says), _path(box, says.get(Says.MODEL, ""))
+    if not (found or source):
+        if not says.get(Says.MODEL):
+            _none(box, "it names none")
+        else:
+            box.leave_out(says[Says.MODEL], "lies inside of the image: a slot needs a file of the host")
         return "", ()
     if not source and not posixpath.isabs(found):
         box.lose(f"the place of {found}", "is not known: put it there below the model directory, or name its path")
-    keys: Keys = ({"path": found} if found else {}) | ({"source": source} if source else {})
-    mmproj = _mmproj(box, found, source, says.get(Says.MMPROJ, ""))
-    remains = ("--mmproj", says[Says.MMPROJ]) if says.get(Says.MMPROJ) and not mmproj else ()
-    keys |= {"mmproj": mmproj} if mmproj else {}
-    name = "" if found else posixpath.basename(str(source.get("file", "")))
-    return box.draft.model(box.where, keys, name=name), remains
+    said = says.get(Says.MMPROJ, "")
+    mmproj = "" if source else _mmproj(box, found, said)
+    keys: Keys = {"path": found, "source": source, "mmproj": mmproj}
+    name = box.draft.model(box.where, {key: value for key, value in keys.items() if value})
+    return name, ("--mmproj", said) if said and not mmproj else ()
 
 
 def _none(box: Container, why: str) -> None:
@@ -66,11 +63,14 @@ def _usual_file(box: Container, repo: str, quant: str) -> str:
     return file
 
 
-def _mmproj(box: Container, path: str, source: Mapping[str, str], said: str) -> str:
+def _path(box: Container, said: str) -> str:
+    return on_host(said, box.mounts, is_inside=bool(box.image)) if said else ""
+
+
+def _mmproj(box: Container, path: str, said: str) -> str:
     """Return the vision part's path on the host, where a slot that sees the model sees it as well; else nothing."""
-    if not said or source or unknown_in(said):
-        return ""
-    found = on_host(said, box.mounts, is_inside=bool(box.image))
+    found = "" if unknown_in(said) else _path(box, said)
     if posixpath.isabs(path) != posixpath.isabs(found):
         return ""
-    return found if found.startswith(posixpath.dirname(path) + "/" if posixpath.isabs(path) else "") else ""
+    folder = posixpath.dirname(path) + "/" if posixpath.isabs(path) else ""
+    return found if found.startswith(folder) else ""
