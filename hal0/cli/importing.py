@@ -19,7 +19,7 @@ from hal0.core.importing.profiles import seeds_of
 from hal0.core.schema import Device
 from hal0.core.wire import VERSION
 from hal0.errors import UsageError
-from hal0.host.manifests import seed_profiles
+from hal0.host.manifests import seed_manifests
 
 READERS: Mapping[str, Callable[[str, str, Given], Imported]] = {
     "llama-swap": llamaswap.read,
@@ -31,7 +31,7 @@ READERS: Mapping[str, Callable[[str, str, Given], Imported]] = {
 def show(kind: str, file: Path, values: Sequence[str], gpu: str, *, as_json: bool) -> int:
     """Print the manifests that a file makes; return the exit code, which is 1 where it makes none."""
     text, folder = _read(file)
-    given = Given(seeds_of(seed_profiles()), folder, {"HOME": str(Path.home()), **_values(values)}, _device(gpu))
+    given = Given(seeds_of(seed_manifests()), folder, {"HOME": str(Path.home()), **_values(values)}, _device(gpu))
     found = READERS[kind](text, str(file), given)
     output.say([json.dumps(_as_json(found), indent=2)] if as_json else as_yaml(kind, _name(file), found))
     if not found.manifests:

@@ -349,6 +349,15 @@ def test_a_model_inside_of_the_image_makes_no_slot() -> None:
     assert only("compose", service(image=IMAGE, command="-m /baked/in.gguf"))[0] == {}
 
 
+def test_a_path_that_leads_out_of_an_unknown_folder_makes_no_slot_and_no_other_path() -> None:
+    text = "models: {a: {cmd: llama-server -m ../shared/x.gguf}, b: {cmd: llama-server -m ./y/.z.gguf}}"
+    found, resolved = imported("llama-swap", text)
+    assert [slot.spec.model_path for slot in resolved.slots.values()] == ["/models/y/.z.gguf"]
+    assert [lost.why for lost in found.lost if lost.what == "../shared/x.gguf"] == [
+        "leads out of a folder that is not known: a slot needs a file of the host"
+    ]
+
+
 def test_a_mount_that_hal0s_own_would_hide_is_moved_and_the_flags_follow() -> None:
     command = "-m /models/a.gguf --chat-template-file=/models/p --lora /models/l.gguf,/models2/x.gguf"
     slot, profile, _ = only("compose", service(image=IMAGE, command=command, volumes=["/m:/models"]))

@@ -27,7 +27,8 @@ def declare_model(box: Container, command: Command) -> tuple[str, tuple[str, ...
         if not says.get(Says.MODEL):
             _none(box, "it names none")
         else:
-            box.leave_out(says[Says.MODEL], "lies inside of the image: a slot needs a file of the host")
+            inside, above = "lies inside of the image", "leads out of a folder that is not known"
+            box.leave_out(says[Says.MODEL], f"{inside if box.image else above}: a slot needs a file of the host")
         return "", ()
     if not source and not posixpath.isabs(found):
         box.lose(f"the place of {found}", "is not known: put it there below the model directory, or name its path")

@@ -22,12 +22,13 @@ class Mount:
 
 
 def on_host(path: str, mounts: Iterable[Mount], *, is_inside: bool) -> str:
-    """Return where a file is on the host, be it named inside of a container or not; empty where it is in the image.
+    """Return where a file is on the host, be it named inside of a container or not; empty where nobody can tell.
 
     A path that is not absolute is one below the model directory. So is that of a file on a volume by name.
     """
     if not posixpath.isabs(path):
-        return posixpath.normpath(path).lstrip("./") or ""
+        below = posixpath.normpath(path)
+        return "" if below.split("/")[0] in {".", ".."} else below
     if not is_inside:
         return posixpath.normpath(path)
     holder = holder_of(path, mounts)

@@ -17,8 +17,9 @@ from hal0.core.importing.engines import Command, Known, Says
 from hal0.core.importing.places import kept
 from hal0.core.importing.words import model_id
 from hal0.core.index import index
+from hal0.core.kinds import Manifest
 from hal0.core.profiles import profiles_of
-from hal0.core.schema import Device, Manifest, ProfileManifest
+from hal0.core.schema import Device, ProfileManifest
 from hal0.core.seeds import SEED_PROFILES
 from hal0.core.validate import Located
 
