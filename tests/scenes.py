@@ -13,10 +13,12 @@ from fakes import FakeClock, FakeCompleter, FakeFetcher, FakeHardware, FakeHost,
 from worlds import FACTS, SEEDS, TEMPLATES
 
 from hal0.core.documents import Document, ManifestError, parse_file
+from hal0.core.lock import LOCK_NAME
 from hal0.core.state import SlotState
 from hal0.core.status import SlotStatus
 from hal0.core.steps import Plan
 from hal0.core.validate import validate
+from hal0.host.lockfile import lock_among
 from hal0.host.manifests import ManifestRoot, ManifestSet
 from hal0.host.ports import MANIFESTS
 from hal0.host.store import Store
@@ -67,12 +69,14 @@ class Manifests(ManifestRoot):
             return ManifestSet(errors=(ManifestError(str(self.path), 0, self.fault),))
         documents: list[Document] = []
         errors: list[ManifestError] = []
-        for file, text in sorted(self.files.items()):
+        own = {file: text for file, text in self.files.items() if file != LOCK_NAME}
+        for file, text in sorted(own.items()):
             found, wrong = _parse(f"{self.path}/{file}", text)
             documents += found
             errors += wrong
         good, invalid = validate(documents)
-        return ManifestSet(tuple(good), (*errors, *invalid), self.revision, len(self.files), dict(self.files))
+        made = ManifestSet(tuple(good), (*errors, *invalid), self.revision, len(own), own)
+        return made.locked(lock_among(self.path, self.files))
 
 
 @dataclass
@@ -113,7 +117,7 @@ class Scene:
         queue.add(MANIFESTS)
         return Reconciler(
             source=source,
-            observer=Observer(self.runtime, self.prober, self.hardware, prover.proofs),
+            observer=Observer(self.runtime, self.prober, self.hardware, prover.proofs, digests=self.store.digests),
             actor=Actor(self.runtime, self.store, transfers, demands, feed),
             store=self.store,
             clock=self.clock,

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from hal0 import resources
 from hal0.core.documents import parse_file
+from hal0.core.pins import Lock
 from hal0.core.render import Templates
 from hal0.core.resolve import resolve
 from hal0.core.spec import Desired, HostFacts, SlotSpec
@@ -30,6 +31,7 @@ def desired(
     before: Desired | None = None,
     models: Mapping[str, str] | None = None,
     proven: Mapping[str, SlotSpec] | None = None,
+    lock: Lock | None = Lock(),  # noqa: B008  (a frozen value)
 ) -> Desired:
     """Resolve manifests, given as YAML. ``before`` was desired until now, ``models`` overrides slots' models."""
     documents, errors = parse_file("test.yaml", text)
@@ -44,6 +46,7 @@ def desired(
         last_upstreams=before.upstreams if before else None,
         models=models,
         proven=proven,
+        lock=lock,
     )
     return replace(found, generation=generation, revision="abc")
 

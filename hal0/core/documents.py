@@ -62,7 +62,7 @@ class Document:
 def parse_file(file: str, text: str) -> tuple[list[Document], list[ManifestError]]:
     """Return the documents of one file and what is wrong with it; never raises on bad text."""
     text = text.removeprefix("\ufeff")
-    return _parse_toml(file, text) if file.endswith(".toml") else _parse_yaml(file, text)
+    return parse_toml(file, text) if file.endswith(".toml") else _parse_yaml(file, text)
 
 
 class _NotPlain(Exception):
@@ -125,7 +125,8 @@ _TOML_SKIPPED = re.compile(
 )
 
 
-def _parse_toml(file: str, text: str) -> tuple[list[Document], list[ManifestError]]:
+def parse_toml(file: str, text: str) -> tuple[list[Document], list[ManifestError]]:
+    """Return the document of a TOML text, or what is wrong with it; an empty one holds none. Never raises."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -18,7 +18,16 @@ from hal0.core.definition import digest
 from hal0.core.enginekinds import ENGINES
 from hal0.core.flags import merged, read
 from hal0.core.modelpath import mount_root
-from hal0.core.spec import LABEL_SLOT, LABEL_SPEC, Launch, RuntimeName, SlotSpec, container_name
+from hal0.core.spec import (
+    ENV_MODEL,
+    LABEL_MODEL,
+    LABEL_SLOT,
+    LABEL_SPEC,
+    Launch,
+    RuntimeName,
+    SlotSpec,
+    container_name,
+)
 
 PODMAN = "/usr/bin/podman"
 MODELS_IN_CONTAINER = "/models"
@@ -66,7 +75,7 @@ def launch(spec: SlotSpec, runtime: RuntimeName, *, model_dirs: Sequence[str]) -
 def composed(spec: SlotSpec, runtime: RuntimeName, *, model_dirs: Sequence[str]) -> Composed:
     """Return what to execute for a slot in a runtime, in its parts."""
     if runtime == "process":
-        parts, env = _process(spec), dict(spec.env)
+        parts, env = _process(spec), {**spec.env, **({ENV_MODEL: spec.locked_model} if spec.model_pins else {})}
         return Composed(parts, env, hash_of(_words(parts), env))
     parts = _podman(spec, model_dirs)
     spec_hash = hash_of(_words(parts), {})
@@ -164,6 +173,8 @@ def _identity(spec: SlotSpec) -> Iterator[Part]:
         f"--label={LABEL_SLOT}={spec.key}",
     ):
         yield Part((word,))
+    if spec.model_pins:
+        yield Part((f"--label={LABEL_MODEL}={spec.locked_model}",))
     yield Part((f"--publish=127.0.0.1:{spec.port}:{spec.container_port}",), Owner.SLOT, "port")
 
 

@@ -21,6 +21,7 @@ from hal0.core.reasons import (
     activity_reasons,
     definition_reasons,
     foreign,
+    is_as_declared,
     is_ending,
     is_made_of,
     reload_reasons,
@@ -126,6 +127,8 @@ def _change(world: World, slot: DesiredSlot, seen: SlotObservation, verdict: Ver
     service = seen.service.value
     if verdict.up and world.lacks_model(slot.spec, seen) and not (service and service.activity is Activity.ACTIVE):
         return _without_model(world, slot)
+    if verdict.up and world.lacks_image(slot.spec, seen) and not _runs_as_declared(slot, seen):
+        return _without_image(slot)
     before = seen.definition.value.text if seen.definition.value else None
     written = definition_reasons(slot, before, world.applied(name))
     if not written and service and service.load in _UNUSABLE:
@@ -150,8 +153,20 @@ def _change(world: World, slot: DesiredSlot, seen: SlotObservation, verdict: Ver
 
 
 def _without_model(world: World, slot: DesiredSlot) -> Change:
-    why = f"ModelMissing: there is no {slot.spec.model_path} ({world.desired.mend(slot.spec)})"
+    missing = "no file as the lock has it at" if slot.spec.model_pins else "no"
+    why = f"ModelMissing: there is {missing} {slot.spec.model_path} ({world.desired.mend(slot.spec)})"
     return Change(slot.spec.key, Action.REFUSE, (Reason(why, "", ""),))
+
+
+def _without_image(slot: DesiredSlot) -> Change:
+    name = slot.spec.image_name
+    mend = f"build it as it was, or hal0 lock --upgrade {name}"
+    why = f"ImageMissing: {name} is locked to the image {slot.spec.image[:12]}, which is not here ({mend})"
+    return Change(slot.spec.key, Action.REFUSE, (Reason(why, "", ""),))
+
+
+def _runs_as_declared(slot: DesiredSlot, seen: SlotObservation) -> bool:
+    return seen.activity is Activity.ACTIVE and is_as_declared(slot, seen)
 
 
 def definition_name(slot: DesiredSlot) -> str:

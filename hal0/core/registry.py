@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hal0.core.documents import ManifestError
 from hal0.core.model import Source, SourceKind
 from hal0.core.modelpath import files_of, last_segment, mount_root, parts
+from hal0.core.pins import FilePin, ModelPin
 from hal0.core.schema import Fetch, ModelManifest, SourceManifest
 from hal0.core.validate import Located
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file of a model: where it comes from, the path that it is put at, its sha256 where that is known."""
+    """One file of a model: where it comes from, the path that it is put at, its sha256 where that is known.
+
+    ``pin`` is what the lock says that it is.
+    """
 
     source: Source
     path: str
     sha256: str = ""
+    pin: FilePin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,7 @@ class Download:
 class ModelSpec:
     """One Model manifest, resolved. Paths are absolute; ``mmproj`` and ``sha256`` are empty unless stated.
 
-    ``place`` is the manifest's ``file:line``.
+    ``place`` is the manifest's ``file:line``, ``pin`` what the lock says of it.
     """
 
     name: str
@@ -46,6 +51,17 @@ class ModelSpec:
     aliases: tuple[str, ...] = ()
     context_size: int | None = None
     place: str = ""
+    pin: ModelPin | None = None
+
+    @property
+    def pins(self) -> tuple[FilePin, ...]:
+        """What each of ``files`` has to be; empty where it is not locked."""
+        return self.pin.files if self.pin else ()
+
+    @property
+    def wanted_sha256(self) -> str:
+        """The sha256 that its first file has to have, by the lock or by its manifest; empty where neither says."""
+        return self.pin.files[0].sha256 if self.pin else self.sha256
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -54,9 +70,19 @@ class ModelSpec:
 
     @property
     def download(self) -> Download | None:
-        """What fetches it; None where it is put there by hand."""
+        """What fetches it, as it is locked; None where it is put there by hand."""
         if self.source.kind is SourceKind.FILE:
             return None
+        return Download(self.name, tuple(self._remote_files()))
+
+    def _remote_files(self) -> Iterator[RemoteFile]:
+        commit = self.pin.commit if self.pin else ""
+        for at, file in enumerate(self._declared_files()):
+            pin = self.pin.files[at] if self.pin else None
+            source = replace(file.source, revision=commit) if commit else file.source
+            yield replace(file, source=source, sha256=pin.sha256 if pin else file.sha256, pin=pin)
+
+    def _declared_files(self) -> list[RemoteFile]:
         paths = parts(self.path)
         files = [RemoteFile(_part_of(self.source, at, len(paths)), path, self.sha256) for at, path in enumerate(paths)]
         if self.mmproj and self.source.kind is SourceKind.HUB:
@@ -64,7 +90,7 @@ class ModelSpec:
             file = posixpath.join(posixpath.dirname(self.source.file), posixpath.basename(self.mmproj))
             source = Source(SourceKind.HUB, repo=self.source.repo, file=file, revision=self.source.revision)
             files.append(RemoteFile(source, self.mmproj))
-        return Download(self.name, tuple(files))
+        return files
 
 
 def model_spec(located: Located[ModelManifest], model_dir: str) -> ModelSpec:

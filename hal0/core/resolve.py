@@ -19,6 +19,8 @@ from hal0.core.fields import parse_listen
 from hal0.core.index import Index, exclusion_errors, fallback_errors, index, prefix_of
 from hal0.core.kinds import Manifest
 from hal0.core.launch import launch, qualified_image
+from hal0.core.locked import pinned, pinned_model
+from hal0.core.pins import Lock
 from hal0.core.profiles import FlatProfile, Profiles, profiles_of, slot_args, torn
 from hal0.core.quantity import show_duration
 from hal0.core.registry import model_spec, registry_errors
@@ -55,6 +57,7 @@ def resolve(
     last_ports: Mapping[str, int] | None = None,
     models: Mapping[str, str] | None = None,
     proven: Mapping[str, SlotSpec] | None = None,
+    lock: Lock | None = Lock(),  # noqa: B008  (a frozen value)
 ) -> Desired:
     """Return what the manifests ask for.
 
@@ -63,19 +66,20 @@ def resolve(
     ``last_upstreams`` does the same for upstreams. ``last_ports`` holds the ports of slots that ``last_good`` lacks.
     ``proven`` holds specs with which slots were ready: what is kept of such a slot is that, on the port that it has.
     ``models`` names, by slot, the Model to have in the place of its manifest's; one that is not there changes nothing.
+    ``lock`` None is one that can't be read, which ``errors`` tell of: every slot stays as it was.
     """
     last_good, proven = last_good or {}, proven or {}
     had = {**(last_ports or {}), **{name: spec.port for name, spec in last_good.items()}}
     known = index(manifests, seeds)
     host = _host(known.host.manifest if known.host else None, facts)
-    specs, problems = _specs(known, facts, host, models or {})
+    specs, problems = _specs(known, facts, host, models or {}, lock or Lock())
     declared = {model.manifest.name: model for model in known.models.values()}
     problems = [*errors, *known.problems, *problems, *fallback_errors(known), *exclusion_errors(known)]
     problems += registry_errors(declared.values(), host.model_roots)
     upstreams = _upstreams(known, problems)
     while True:
         blamed = {error.name for error in problems if error.kind == "Slot"}
-        good = {name: spec for name, spec in specs.items() if name not in blamed}
+        good = {name: spec for name, spec in specs.items() if name not in blamed and lock is not None}
         # A broken file may be where a missing slot has moved to: nothing is removed while anything is wrong.
         kept = {
             name: good_again(proven.get(name, spec), spec, spec.port)
@@ -95,7 +99,11 @@ def resolve(
         models={name: model.manifest.name for name, model in known.models.items()},
         upstreams={**(last_upstreams or {}), **upstreams} if problems else upstreams,
         problems=tuple(sorted(problems, key=lambda error: (error.file, error.line, error.key))),
-        registry={name: model_spec(model, host.model_dir) for name, model in sorted(declared.items())},
+        registry={
+            name: pinned_model(model_spec(model, host.model_dir), lock or Lock())
+            for name, model in sorted(declared.items())
+        },
+        lock=lock or Lock(),
     )
 
 
@@ -142,7 +150,7 @@ def _upstream(located: Located[UpstreamManifest]) -> UpstreamSpec:
 
 
 def _specs(
-    known: Index, facts: HostFacts, host: HostSpec, models: Mapping[str, str]
+    known: Index, facts: HostFacts, host: HostSpec, models: Mapping[str, str], lock: Lock
 ) -> tuple[dict[str, SlotSpec], list[ManifestError]]:
     """Return the spec of every slot whose references hold, and an error for each that doesn't."""
     specs: dict[str, SlotSpec] = {}
@@ -152,7 +160,8 @@ def _specs(
         model, profile, errors = _references(slot, known, profiles, facts)
         if model and profile:
             model = known.models.get(models.get(name, ""), model)
-            specs[name] = _spec(slot, model, profile, facts, host)
+            as_locked = pinned_model(model_spec(model, host.model_dir), lock)
+            specs[name] = pinned(_spec(slot, model, profile, facts, host), as_locked, lock)
         problems += errors
     return specs, problems
 

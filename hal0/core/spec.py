@@ -11,6 +11,7 @@ from hal0.core.breaker import BreakerPolicy
 from hal0.core.definition import digest
 from hal0.core.documents import ManifestError
 from hal0.core.modelpath import files_of
+from hal0.core.pins import FilePin, Lock, short
 from hal0.core.registry import Download, ModelSpec
 from hal0.core.schema import Abort, Device, DriftPolicy, Engine, Fetch, Replace, RunPolicy, SlotType, UpstreamApi
 from hal0.core.secretref import SecretRef
@@ -24,6 +25,9 @@ OWN_PREFIX = "hal0/"
 """Before a slot's name in /v1: that slot and no other."""
 LABEL_SLOT = "hal0.slot"
 LABEL_SPEC = "hal0.spec"
+LABEL_MODEL = "hal0.model"
+ENV_MODEL = "HAL0_MODEL"
+"""What a container, or a child's environment, says of a model that is locked: another one is another container."""
 
 
 def unit_name(slot: str) -> str:
@@ -145,7 +149,8 @@ class SlotSpec:
 
     Sizes are bytes, durations seconds, ``context_size`` tokens. ``source`` is the manifest's ``file:line``.
     ``image`` is empty in the process runtime. ``unit`` is the key of the engine (``hal0.core.engines``) that the
-    spec is of, where it is not the slot's own.
+    spec is of, where it is not the slot's own. ``model_pins`` say what each of ``model_files`` has to be, and
+    ``image_name`` is how the image is declared: of a slot whose model, or image, is locked.
     """
 
     name: str
@@ -186,6 +191,23 @@ class SlotSpec:
     unit: str = ""
     mmproj_path: str = ""
     shm_size: int | None = None
+    model_pins: tuple[FilePin, ...] = ()
+    image_name: str = ""
+
+    @property
+    def locked_model(self) -> str:
+        """What tells its model's content from any other, where that is locked; else empty."""
+        return short(self.model_pins) if self.model_pins else ""
+
+    @property
+    def declared_image(self) -> str:
+        """Its image as the manifests name it."""
+        return self.image_name or self.image
+
+    @property
+    def is_locked_to_id(self) -> bool:
+        """Whether its image is locked to one that no registry has: nothing can fetch it."""
+        return bool(self.image_name) and "@" not in self.image
 
     @property
     def key(self) -> str:
@@ -258,6 +280,7 @@ class Desired:
     problems: tuple[ManifestError, ...] = ()
     upstreams: Mapping[str, UpstreamSpec] = field(default_factory=dict)
     registry: Mapping[str, ModelSpec] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
 
     def download(self, spec: SlotSpec) -> Download | None:
         """Return what fetches all files of a spec's model without being asked; None where a person has to bring it."""
@@ -269,12 +292,15 @@ class Desired:
         model = self._model_of(spec)
         if model and model.download:
             return f"hal0 model pull {model.name}"
+        if spec.model_pins:
+            return f"put the file there that was locked, or hal0 lock --upgrade {spec.model}"
         return f"put the file there, or give Model {spec.model} a source"
 
     def _model_of(self, spec: SlotSpec) -> ModelSpec | None:
         """Return the Model that a spec was made of; None where it is gone, or is of other files by now."""
         model = self.registry.get(spec.model)
-        return model if model and model.files == spec.model_files else None
+        is_its = model is not None and (model.files, model.pins) == (spec.model_files, spec.model_pins)
+        return model if is_its else None
 
     @property
     def content(self) -> str:

@@ -96,6 +96,10 @@ class World:
         """Return whether a spec's model is known not to be here, and nothing fetches it."""
         return seen.model == Known(value=False) and self.desired.download(spec) is None
 
+    def lacks_image(self, spec: SlotSpec, seen: SlotObservation) -> bool:
+        """Return whether a spec's image is known not to be here, and comes from nowhere."""
+        return spec.is_locked_to_id and seen.image == Known(None)
+
     def serving(self, engine: str) -> int:
         """Return how many requests are being answered by an engine, that its stop should wait for."""
         use = self.demand.get(slot_of(engine))

@@ -10,8 +10,11 @@ from pathlib import Path
 from hal0 import resources
 from hal0.core.documents import ManifestError, parse_file
 from hal0.core.kinds import Manifest
+from hal0.core.lock import LOCK_NAME
+from hal0.core.pins import Lock
 from hal0.core.validate import Located, validate
 from hal0.host.git import revision
+from hal0.host.lockfile import LockFile, lock_among, read_lock
 
 SUFFIXES = frozenset({".toml", ".yaml", ".yml"})
 
@@ -20,7 +23,8 @@ SUFFIXES = frozenset({".toml", ".yaml", ".yml"})
 class ManifestSet:
     """What one reading of the root gave. ``revision`` is empty where the root is in no git repository.
 
-    ``texts`` maps the path of each file that can be read, below the root, to its text, line ends as they are.
+    ``texts`` maps the path of each file that can be read, below the root, to its text, line ends as they are. The lock
+    is among them; ``lock`` is None where it can't be read, which is one of ``errors``.
     """
 
     manifests: tuple[Located[Manifest], ...] = ()
@@ -28,6 +32,18 @@ class ManifestSet:
     revision: str = ""
     files: int = 0
     texts: Mapping[str, str] = field(default_factory=dict)
+    lock: Lock | None = field(default_factory=Lock)
+
+    def locked(self, found: LockFile) -> ManifestSet:
+        """Return the set with the lock that lies beside its manifests."""
+        texts = {LOCK_NAME: found.text} if found.text is not None else {}
+        return replace(
+            self,
+            errors=(*self.errors, *([found.error] if found.error else [])),
+            files=self.files + found.exists,
+            texts={**self.texts, **texts},
+            lock=found.lock,
+        )
 
     def having(self, file: str, text: str | None) -> ManifestSet:
         """Return the set as it would be if one file had this text; None is: if there were no such file."""
@@ -67,7 +83,8 @@ class ManifestRoot:
             for path in paths
             if str(path) in self._parsed
         }
-        return ManifestSet(tuple(manifests), tuple(errors), revision(self.path), len(paths), texts)
+        found_set = ManifestSet(tuple(manifests), tuple(errors), revision(self.path), len(paths), texts)
+        return found_set.locked(read_lock(self.base))
 
     @property
     def base(self) -> Path:
@@ -100,16 +117,22 @@ class ManifestRoot:
 
 def parsed(base: Path, texts: Mapping[str, str]) -> ManifestSet:
     """Return what some texts would give as files below a folder."""
-    found = [_read(str(base / file), text) for file, text in sorted(texts.items())]
+    own = {file: text for file, text in texts.items() if file != LOCK_NAME}
+    found = [_read(str(base / file), text) for file, text in sorted(own.items())]
     manifests = tuple(one for good, _ in found for one in good)
     errors = tuple(error for _, wrong in found for error in wrong)
-    return ManifestSet(manifests, errors, files=len(texts), texts=texts)
+    return ManifestSet(manifests, errors, files=len(own), texts=own).locked(lock_among(base, texts))
 
 
 def _read(file: str, text: str) -> tuple[list[Located[Manifest]], list[ManifestError]]:
     documents, errors = parse_file(file, text.replace("\r\n", "\n").replace("\r", "\n"))
     good, invalid = validate(documents)
     return good, [*errors, *invalid]
+
+
+def is_of_root(path: Path) -> bool:
+    """Return whether a path may be one that a root is read from: a manifest, or the lock."""
+    return path.suffix in SUFFIXES or path.name == LOCK_NAME
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -97,7 +97,7 @@ def make_reconciler(settings: Settings, store: Store, runtime: Runtime, prober: 
     prover = Prover(HttpCompleter(), demands, clock, queue)
     return Reconciler(
         source=source,
-        observer=Observer(runtime, prober, make_hardware(settings, clock), prover.proofs),
+        observer=Observer(runtime, prober, make_hardware(settings, clock), prover.proofs, digests=store.digests),
         actor=Actor(runtime, store, transfers, demands, feed),
         store=store,
         clock=clock,

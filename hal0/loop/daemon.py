@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from hal0.core.lock import LOCK_NAME
 from hal0.errors import Hal0Error
 from hal0.host.lock import host_lock
-from hal0.host.manifests import SUFFIXES
+from hal0.host.manifests import is_of_root
 from hal0.host.notify import notify, watchdog_interval
 from hal0.host.ports import EVERYTHING, MANIFESTS, Runtime
 from hal0.host.tasks import end
@@ -74,6 +75,7 @@ async def _tasks(settings: Settings, reconciler: Reconciler, runtime: Runtime) -
         asyncio.create_task(drive(reconciler), name="drive"),
         asyncio.create_task(_runtime_events(runtime, reconciler.queue), name="runtime events"),
         asyncio.create_task(_manifest_events(settings.root, reconciler.queue), name="manifest events"),
+        asyncio.create_task(_lock_events(settings.root, reconciler.queue), name="lock events"),
         asyncio.create_task(_definition_events(settings.definitions, reconciler.queue), name="definition events"),
         asyncio.create_task(_watchdog(reconciler), name="watchdog"),
     ]
@@ -109,8 +111,15 @@ async def _runtime_events(runtime: Runtime, queue: WorkQueue) -> None:
 
 
 async def _manifest_events(root: Path, queue: WorkQueue) -> None:
-    async for _ in settled_changes(root, lambda path: path.suffix in SUFFIXES or path.name == root.name):
+    async for _ in settled_changes(root, lambda path: is_of_root(path) or path.name == root.name):
         queue.add(MANIFESTS)
+
+
+async def _lock_events(root: Path, queue: WorkQueue) -> None:
+    """Notice the lock beside a root that is one file, of which nothing else is watched."""
+    if root.is_file():
+        async for _ in settled_changes(root.parent / LOCK_NAME, lambda path: path.name == LOCK_NAME):
+            queue.add(MANIFESTS)
 
 
 async def _definition_events(folder: Path, queue: WorkQueue) -> None:

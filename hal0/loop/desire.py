@@ -69,7 +69,7 @@ class Source:
         self.texts, self.manifests = found.texts, found.manifests
         store = self.store
         known = (store.specs, store.trials.good, store.trials.rejections, self._ports)
-        given = (found.manifests, found.errors, found.revision, known, models)
+        given = (found.manifests, found.errors, found.revision, found.lock, known, models)
         if self._last is None or self._last[0] != given:
             self._last = given, self._numbered(found, models)
         return self._last[1]
@@ -131,6 +131,7 @@ class Source:
             last_ports=self._ports,
             models=models,
             proven=self.store.trials.good,
+            lock=found.lock,
         )
 
     def rendered(self, spec: SlotSpec, desired: Desired) -> DesiredSlot:

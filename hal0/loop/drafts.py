@@ -100,7 +100,7 @@ async def effect_of(reconciler: Reconciler, name: str, draft: Draft | None) -> J
     if (slot := desired.slots.get(name)) and slot.problems:
         return _effect(When.WAITS, f"not yet, the manifests have errors: {slot.problems[0]}")
     ours = reconciler.observer
-    observer = Observer(ours.runtime, ours.prober, ours.hardware)
+    observer = Observer(ours.runtime, ours.prober, ours.hardware, digests=ours.digests)
     store = reconciler.store
     observed = await observer.look(desired, store.specs, store.stand_ins, only=frozenset({name}), now=now)
     world = replace(reconciler.world(observed, desired), deletions=frozenset({name}))

@@ -21,7 +21,7 @@ from hal0.core.wire import VERSION, Json, source_json, transfer_json
 from hal0.errors import Conflict, NotFound, UsageError
 from hal0.host import folder
 from hal0.host.digests import hash_file
-from hal0.host.models import are_files
+from hal0.host.models import are_right
 from hal0.host.part import discard
 from hal0.host.threads import in_thread
 from hal0.loop.news import TransferNews
@@ -66,7 +66,7 @@ async def pull(reconciler: Reconciler, name: str) -> AsyncIterator[Json]:
     """
     spec, download = _fetched(reconciler, name)
     yield {"event": "begin", "model": spec.name, "path": spec.path, "source": source_json(spec.source)}
-    was_here = are_files(spec.files) == Known(value=True)
+    was_here = are_right(spec.files, spec.pins, reconciler.store.digests) == Known(value=True)
     if not was_here:
         async for event in _transferred(reconciler, download):
             yield event
@@ -93,7 +93,7 @@ async def verify(reconciler: Reconciler, name: str) -> AsyncIterator[Json]:
     for path in await asyncio.to_thread(_single_files, [file.path for file in entry.files]):
         async for done, total in _hashed(reconciler, path, found):
             yield {"event": "verify", "model": entry.name, "file": path, "done_bytes": done, "total_bytes": total}
-    wanted = entry.spec.sha256 if entry.spec else ""
+    wanted = entry.spec.wanted_sha256 if entry.spec else ""
     right = found[entry.path] == wanted if wanted and entry.path in found else None
     files = [{"path": path, "sha256": digest} for path, digest in found.items()]
     yield {"event": "end", "model": entry.name, "files": files, "sha256": wanted or None, "verified": right}
@@ -225,7 +225,7 @@ def _state(entry: Entry, digest: _Hash, *, is_moving: bool) -> str:
 def _digest(reconciler: Reconciler, entry: Entry) -> _Hash:
     first = next((file for file in entry.files if file.path == entry.path), None)
     found = reconciler.store.digests.of(first.path, first.size, first.modified) if first else None
-    return _Hash(entry.spec.sha256 if entry.spec else "", found)
+    return _Hash(entry.spec.wanted_sha256 if entry.spec else "", found)
 
 
 def _users(reconciler: Reconciler, paths: Collection[str]) -> list[str]:

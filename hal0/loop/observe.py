@@ -11,7 +11,8 @@ from hal0.core.observed import Activity, Observed, ProbeResult, SlotObservation,
 from hal0.core.pools import Pool
 from hal0.core.proof import Proof
 from hal0.core.spec import Desired, SlotSpec
-from hal0.host.models import are_files
+from hal0.host.digests import Digests
+from hal0.host.models import are_files, are_right
 from hal0.host.ports import Hardware, Prober, Runtime
 
 _NEVER_SEEN = unobserved("not observed yet")
@@ -21,7 +22,8 @@ _NEVER_SEEN = unobserved("not observed yet")
 class Observer:
     """Keeps the last observation of every slot, and looks again at those that may have changed.
 
-    ``proofs`` are those of the engines, kept by whoever asks for them.
+    ``proofs`` are those of the engines, kept by whoever asks for them. ``digests`` are the known sums of files: without
+    them, a model is there where its files are.
     """
 
     runtime: Runtime
@@ -30,6 +32,7 @@ class Observer:
     proofs: Mapping[str, Proof] = field(default_factory=dict)
     seen: dict[str, SlotObservation] = field(default_factory=dict)
     pools: Mapping[str, Fact[Pool]] = field(default_factory=dict)
+    digests: Digests | None = None
 
     async def look(
         self,
@@ -76,8 +79,13 @@ class Observer:
         return replace(seen, proof=Known(self.proofs[name])) if name in self.proofs else seen
 
     def _with_models(self, desired: Desired, fresh: dict[str, SlotObservation]) -> dict[str, SlotObservation]:
-        models = {name: slot.spec.model_files for name, slot in desired.slots.items() if name in fresh}
-        return fresh | {name: replace(fresh[name], model=are_files(paths)) for name, paths in models.items()}
+        specs = {name: slot.spec for name, slot in desired.slots.items() if name in fresh}
+        return fresh | {name: replace(fresh[name], model=self._model(spec)) for name, spec in specs.items()}
+
+    def _model(self, spec: SlotSpec) -> Fact[bool]:
+        if self.digests is None:
+            return are_files(spec.model_files)
+        return are_right(spec.model_files, spec.model_pins, self.digests)
 
     async def _probed(
         self,

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from hal0.core.documents import ManifestError
+from hal0.core.lock import LOCK_NAME
 from hal0.core.spec import Desired
 from hal0.core.wire import Json
 from hal0.errors import Conflict, NotFound, UsageError
@@ -89,8 +90,8 @@ def _target(root: ManifestRoot, rev: str) -> _Target | None:
         return None
     texts = texts_at(root.base, rev)
     if root.path.is_file():
-        texts = {file: text for file, text in texts.items() if file == root.path.name}
-    if not texts:
+        texts = {file: text for file, text in texts.items() if file in {root.path.name, LOCK_NAME}}
+    if not texts.keys() - {LOCK_NAME}:
         raise Conflict(f"revision {rev} has no manifests below {root.path}")
     return _Target(rev, "", texts)
 

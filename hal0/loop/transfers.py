@@ -15,7 +15,7 @@ from hal0.core.steps import Wanted
 from hal0.core.transfer import Transfer
 from hal0.errors import Hal0Error, StepFailed, StepWaits, WrongFile
 from hal0.host.digests import Digests
-from hal0.host.models import is_there
+from hal0.host.models import is_there, may_be
 from hal0.host.ports import USE, Clock, Fetcher, Runtime
 from hal0.host.tasks import end
 from hal0.loop.news import Feed, TransferNews
@@ -114,7 +114,7 @@ class Transfers:
         async with self._line:
             self._far[wanted] = replace(self._far[wanted], queued=False)
             for number, file in enumerate(wanted.files, start=1):
-                if is_there(file.path) != Known(value=True):
+                if is_there(file.path) != Known(value=True) or not may_be(file.path, file.pin, self.digests):
                     await self._fetch(file, partial(self._note, wanted, number))
 
     async def _fetch(self, file: RemoteFile, told: Callable[[Progress], None]) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from scenes import MODEL, Scene, slot, slots
 
+from hal0.core.lock import LOCK_NAME, lock_text
+from hal0.core.pins import ImagePin, Lock
 from hal0.core.state import SlotState
 from hal0.errors import Conflict, NotFound, UsageError
 from hal0.host import git
@@ -341,3 +343,35 @@ async def test_a_root_that_is_one_file_gets_its_own_text_back(scene: Scene, root
     await scene.pass_(5)
     assert (await back(scene))[0]["written"] == ["all.yaml"]
     assert root.texts() == {"all.yaml": one, "other.yaml": "kind: none of ours\n"}
+
+
+async def test_a_rollback_brings_the_lock_back_that_was_in_force(scene: Scene) -> None:
+    root = Root(scene)
+    lock = root.path / LOCK_NAME
+    old, new = (lock_text(Lock({}, {"ggml-org/llama.cpp:server": ImagePin(f"sha256:{at * 64}")})) for at in "01")
+    lock.write_text(old)
+    await root.taken_up(FIRST)
+    await scene.pass_(60)
+    assert scene.states()["a"] is SlotState.READY
+    lock.write_text(new)
+    await root.taken_up(SECOND)
+    await scene.pass_(60)
+    assert scene.reconciler.desired.slots["a"].spec.image.endswith("1" * 64)
+    events = [event async for event in rollback(scene.reconciler, RollbackRequest(timeout=0))]
+    assert LOCK_NAME in events[0]["written"]
+    assert lock.read_text() == old
+    assert scene.reconciler.desired.slots["a"].spec.image.endswith("0" * 64)
+
+
+async def test_a_rollback_to_a_time_without_a_lock_takes_it_away(scene: Scene) -> None:
+    root = Root(scene)
+    root.put(FIRST)
+    root.git("init", "--quiet")
+    before = root.commit()
+    lock = root.path / LOCK_NAME
+    lock.write_text(lock_text(Lock()))
+    root.commit()
+    await root.taken_up(FIRST)
+    events = [event async for event in rollback(scene.reconciler, RollbackRequest(rev=before, timeout=0))]
+    assert (events[0]["written"], events[0]["removed"]) == ([], [LOCK_NAME])
+    assert not lock.exists()
