@@ -6,12 +6,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.hardware import Cpu, Disk, Machine, Memory, Platform, Sample
-from hal0.core.model import ListedFile, Progress, Source
+from hal0.core.model import ListedFile, Progress, Source, Version
 from hal0.core.observed import Activity, Definition, Instance, ProbeResult, Service, SlotObservation
+from hal0.core.pins import ImagePin
 from hal0.core.pools import Pool
 from hal0.core.proof import Ask, Reply
 from hal0.core.steps import Plan, StepKind
@@ -48,6 +50,7 @@ class FakeHost:
     activity: dict[str, Activity] = field(default_factory=dict)
     instances: dict[str, Instance] = field(default_factory=dict)
     images: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     operator_dropins: dict[str, tuple[str, ...]] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
@@ -223,6 +226,13 @@ class FakeRuntime:
             await self.pulls.wait()
         self.host.images[image] = f"id-{image}"
 
+    async def pin_of(self, image: str) -> ImagePin | None:
+        self._call("pin_of", image)
+        if image not in self.host.images:
+            return None
+        digest = self.host.digests.get(image, "")
+        return ImagePin(digest=digest) if digest else ImagePin(id=sha256(self.host.images[image].encode()).hexdigest())
+
     async def logs(self, slot: str, *, lines: int, engine_only: bool = False) -> list[str]:
         self._check("logs", slot)
         return self.last_lines[-lines:]
@@ -270,7 +280,8 @@ class FakeFetcher:
 
     ``kept`` are the bytes of files that are under way, or were given up; ``begun`` tells the path of each try and the
     bytes that it began with. With ``lost``, nothing is there in the end. A try meets the ``faults`` of its path in
-    turn, once the next block has come. ``said`` is what every source answers when it is asked for its size.
+    turn, once the next block has come. ``said`` is what every source answers when it is asked for its size,
+    ``versions`` are what the hub has, by the name of the file.
     """
 
     size: int = 100
@@ -283,6 +294,15 @@ class FakeFetcher:
     lost: bool = False
     said: int | StepFailed | None = 100
     repositories: dict[str, tuple[ListedFile, ...]] = field(default_factory=dict)
+    versions: dict[str, Version | Exception] = field(default_factory=dict)
+    looked: list[Source] = field(default_factory=list)
+
+    async def look(self, source: Source) -> Version:
+        self.looked.append(source)
+        found = self.versions.get(source.file, Version())
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     async def fetch(self, source: Source, path: str, sha256: str, told: Callable[[Progress], None]) -> None:
         self.begun.append((path, self.kept.get(path, 0)))

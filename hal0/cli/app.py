@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hal0.cli import app_capability, app_care, app_host, app_import, app_model, app_profile, app_slot
+from hal0.cli import app_capability, app_care, app_host, app_import, app_lock, app_model, app_profile, app_slot
 from hal0.cli.complete import slots
 from hal0.cli.options import Options
 from hal0.cli.params import (
@@ -35,6 +35,7 @@ app.add_typer(app_care.upstream, name="upstream")
 app.add_typer(app_import.app, name="import")
 app.command("probe")(app_host.probe)
 app.add_typer(app_model.app, name="model")
+app.command("lock")(app_lock.lock)
 app.add_typer(app_profile.app, name="profile")
 app.add_typer(app_capability.app, name="capability")
 

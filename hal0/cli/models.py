@@ -34,7 +34,7 @@ def shown(options: Options, name: str, *, as_json: bool) -> int:
     def own() -> dict[str, Any]:
         from hal0.loop import models
 
-        return _by_self(options, lambda reconciler: models.model(reconciler, name))
+        return by_self(options, lambda reconciler: models.model(reconciler, name))
 
     show.found(asked(options, _path(name), own), show_text, as_json=as_json)
     return 0
@@ -74,7 +74,7 @@ def removed(options: Options, name: str, *, force: bool, as_json: bool) -> int:
     def own() -> dict[str, Any]:
         from hal0.loop import models
 
-        return _by_self(options, lambda reconciler: models.remove(reconciler, name), writes=True)
+        return by_self(options, lambda reconciler: models.remove(reconciler, name), writes=True)
 
     show.found(told(options, "DELETE", _path(name), {"who": who()}, own), remove_text, as_json=as_json)
     return 0
@@ -99,7 +99,7 @@ def declared(options: Options, *, as_json: bool) -> int:
     def own() -> dict[str, Any]:
         from hal0.loop import declare
 
-        return _by_self(options, lambda reconciler: declare.scan(reconciler, who=who()))
+        return by_self(options, lambda reconciler: declare.scan(reconciler, who=who()))
 
     found = told(options, "POST", "/api/models/scan", {"who": who()}, own)
     show.found(found, declared_text, as_json=as_json)
@@ -168,7 +168,7 @@ def verify_text(end: dict[str, Any]) -> Iterator[str]:
     if end["verified"] is None:
         yield f"{end['model']}: remembered; its manifest states no sha256 to compare"
     else:
-        said = "as its manifest says" if end["verified"] else f"its manifest says {end['sha256']}"
+        said = f"as its {end['by']} says" if end["verified"] else f"its {end['by']} says {end['sha256']}"
         yield show.paint(f"{end['model']}: {said}", "32" if end["verified"] else "31")
 
 
@@ -227,7 +227,7 @@ def _models(options: Options) -> dict[str, Any]:
     def own() -> dict[str, Any]:
         from hal0.loop import models
 
-        return _by_self(options, models.models)
+        return by_self(options, models.models)
 
     return asked(options, "/api/models", own)
 
@@ -238,9 +238,9 @@ def _watch(options: Options, verb: str, said: dict[str, str], *, as_json: bool) 
         if client.is_running(options.scope):
             body = {**said, "who": who()}
             for line in client.lines(options.scope, "POST", f"/api/models/{verb}", body):
-                progress.show(_event(json.loads(line)))
+                progress.show(event_of(json.loads(line)))
         else:
-            _by_self(options, lambda reconciler: _shown(_act(reconciler, said), progress), writes=verb == "verify")
+            by_self(options, lambda reconciler: _shown(_act(reconciler, said), progress), writes=verb == "verify")
     return progress.last
 
 
@@ -258,13 +258,14 @@ async def _shown(events: AsyncIterator[dict[str, Any]], progress: Progress) -> d
     return progress.last
 
 
-def _event(event: dict[str, Any]) -> dict[str, Any]:
+def event_of(event: dict[str, Any]) -> dict[str, Any]:
+    """Return an event of the daemon's. Raises the daemon's error where it is one."""
     if event["event"] == "error":
         raise DaemonError(event["message"], hint=event["hint"], exit_code=event["exit_code"])
     return event
 
 
-def _by_self(
+def by_self(
     options: Options, act: Callable[[Reconciler], Awaitable[dict[str, Any]]], *, writes: bool = False
 ) -> dict[str, Any]:
     """Do what is asked in this process; where it ``writes``, what it learns is kept."""

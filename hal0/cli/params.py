@@ -13,6 +13,10 @@ SlotName = Annotated[str, typer.Argument(metavar="NAME", help="The slot.", autoc
 Root = Annotated[
     Path | None, typer.Argument(metavar="[PATH]", help="Manifests; by default the daemon's, else /etc/hal0/manifests.")
 ]
+ManifestPath = Annotated[
+    Path | None,
+    typer.Option("--path", metavar="PATH", help="Manifests; by default the daemon's, else /etc/hal0/manifests."),
+]
 ScopeName = Annotated[
     str | None, typer.Option("--scope", envvar="HAL0_SCOPE", help="system or user; by default by who you are.")
 ]

@@ -47,6 +47,15 @@ class ListedFile:
     size: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a source has now: the commit of the hub, and the file's sha256 and bytes, as far as somebody says them."""
+
+    commit: str = ""
+    sha256: str = ""
+    size: int | None = None
+
+
 class Phase(StrEnum):
     """What a transfer does."""
 

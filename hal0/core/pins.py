@@ -9,6 +9,7 @@ from hal0.core.definition import digest
 from hal0.core.model import Source, SourceKind
 
 _SHORT = 16
+_SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,9 @@ class ModelPin:
     files: tuple[FilePin, ...]
     commit: str = ""
 
-    @property
-    def short(self) -> str:
-        """What tells its content from any other, in 16 characters."""
-        return short(self.files)
+    def __str__(self) -> str:
+        """``sha256:3c85d1... (commit c0ffee...)``, shortened."""
+        return f"sha256:{short(self.files)[:_SHOWN]}" + (f" (commit {self.commit[:_SHOWN]})" if self.commit else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,10 @@ class ImagePin:
 
     digest: str = ""
     id: str = ""
+
+    def __str__(self) -> str:
+        """``sha256:3c85d1...``, or ``id 3c85d1...``, shortened."""
+        return f"id {self.id[:_SHOWN]}" if self.id else self.digest[: len("sha256:") + _SHOWN]
 
     def place(self, reference: str) -> str:
         """Return what podman is to run in the place of a reference: ``repo@sha256:...``, or the id."""

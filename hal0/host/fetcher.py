@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from hal0.core.model import ListedFile, Phase, Progress, Source, SourceKind
+from hal0.core.model import ListedFile, Phase, Progress, Source, SourceKind, Version
 from hal0.core.modelpath import parts
 from hal0.errors import StepFailed
 from hal0.host.threads import Wire, in_thread
@@ -61,6 +61,17 @@ class HttpFetcher:
             return tuple(ListedFile(each.path, each.remote.size) for each in hub.repository(source))
 
         return await _asked(ask, source)
+
+    async def look(self, source: Source) -> Version:
+        """Do as the port says."""
+        return await _asked(lambda: _look(source), source) if source.kind is SourceKind.HUB else Version()
+
+
+def _look(source: Source) -> Version:
+    from hal0.host import hub
+
+    found = hub.look(source)
+    return Version(found.commit, found.remote.sha256, found.remote.size)
 
 
 @dataclass

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Instance
+from hal0.core.pins import ImagePin, repository
 from hal0.core.spec import CONTAINER_PREFIX, LABEL_SLOT, LABEL_SPEC
 from hal0.errors import HostUnreachable, StepFailed
 from hal0.host.cgroups import NOT_KNOWN, limits_of
@@ -74,6 +75,16 @@ class Podman:
         if not wanted:
             return Known({})
         return await self._read(lambda client: _images(client, wanted))
+
+    async def pin_of(self, ref: str) -> ImagePin | None:
+        """Return the digest that a local image has in its repository, or the id of one that has none there.
+
+        None where it is not here. Raises ``HostUnreachable`` when podman is away.
+        """
+        found = await self._read(lambda client: _get(client, f"/images/{quote(ref, safe='')}/json"))
+        if isinstance(found, Unknown):
+            raise HostUnreachable(found.reason)
+        return _pin(ref, found.value) if found.value else None
 
     async def remove(self, container: str) -> None:
         """Stop and remove a container, whoever's it is; one that is not there is no error.
@@ -280,6 +291,15 @@ def _images(client: APIClient, refs: frozenset[str]) -> dict[str, str | None]:
 def _resolve(client: APIClient, ref: str) -> str | None:
     found = _get(client, f"/images/{quote(ref, safe='')}/json")
     return None if found is None else str(found["Id"]).removeprefix("sha256:")
+
+
+def _pin(ref: str, image: Mapping[str, Any]) -> ImagePin:
+    """Return what to lock a reference to. podman gives what it built itself a digest too, which nobody can fetch."""
+    names = [name.rpartition("@") for name in image.get("RepoDigests") or ()]
+    digests = sorted(digest for repo, _, digest in names if f"/{repo}".endswith(f"/{repository(ref)}"))
+    if ref.startswith("localhost/") or not digests:
+        return ImagePin(id=str(image["Id"]).removeprefix("sha256:"))
+    return ImagePin(digest=image["Digest"] if image.get("Digest") in digests else digests[0])
 
 
 def _full(ref: str) -> str:

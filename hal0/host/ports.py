@@ -9,8 +9,9 @@ if TYPE_CHECKING:
 
     from hal0.core.facts import Fact
     from hal0.core.hardware import Disk, Machine, Sample
-    from hal0.core.model import ListedFile, Progress, Source
+    from hal0.core.model import ListedFile, Progress, Source, Version
     from hal0.core.observed import ProbeResult, SlotObservation
+    from hal0.core.pins import ImagePin
     from hal0.core.pools import Pool
     from hal0.core.proof import Ask, Reply
 
@@ -67,6 +68,12 @@ class Runtime(Protocol):
 
     async def pull(self, image: str) -> None:
         """Fetch an image. May take minutes: the caller runs it beside the loop."""
+
+    async def pin_of(self, image: str) -> ImagePin | None:
+        """Return what an image that is here can be locked to; None where it is not here.
+
+        That is its digest in its repository; the id of one that was built here.
+        """
 
     async def logs(self, slot: str, *, lines: int, engine_only: bool = False) -> list[str]:
         """Return the last lines that the slot's service wrote; ``engine_only`` leaves out the manager's remarks."""
@@ -139,6 +146,9 @@ class Fetcher(Protocol):
 
     async def listing(self, source: Source) -> tuple[ListedFile, ...]:
         """Ask the hub which files the repository of a source has. Raises ``StepFailed``."""
+
+    async def look(self, source: Source) -> Version:
+        """Return what the hub has of a source now; nothing is known of any other. Raises ``StepFailed``."""
 
 
 class Clock(Protocol):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Definition, Instance, Service, SlotObservation, unobserved
+from hal0.core.pins import ImagePin
 from hal0.errors import HostUnreachable, StepFailed
 from hal0.host.ports import EVERYTHING
 from hal0.host.process_child import Folders, adopt_all
@@ -122,6 +123,9 @@ class ProcessRuntime:
     async def pull(self, image: str) -> None:
         """Raise ``StepFailed``: processes have no images."""
         raise StepFailed(f"can't pull {image}: slots run as processes here, without images")
+
+    async def pin_of(self, image: str) -> ImagePin | None:
+        """Return None: processes have no images."""
 
     async def logs(self, slot: str, *, lines: int, engine_only: bool = False) -> list[str]:  # noqa: ARG002  (all are)
         """Return the last lines that the slot's processes wrote, oldest first."""

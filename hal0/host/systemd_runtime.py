@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hal0.core.facts import Fact, Known, Unknown
 from hal0.core.observed import Activity, Definition, Instance, Service, SlotObservation
+from hal0.core.pins import ImagePin
 from hal0.core.spec import UNIT_PREFIX, container_name, unit_name
 from hal0.errors import HostUnreachable
 from hal0.host import journal
@@ -112,6 +113,10 @@ class SystemdRuntime:
     async def pull(self, image: str) -> None:
         """Fetch an image; being cancelled ends the transfer."""
         await self._podman.pull(image)
+
+    async def pin_of(self, image: str) -> ImagePin | None:
+        """Return what an image that is here can be locked to."""
+        return await self._podman.pin_of(image)
 
     async def logs(self, slot: str, *, lines: int, engine_only: bool = False) -> list[str]:
         """Return the last lines of the slot's service in the journal, oldest first."""

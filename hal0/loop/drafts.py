@@ -115,7 +115,7 @@ async def write(reconciler: Reconciler, draft: Draft) -> Persisted:
     """Put a draft in its place, and commit it where the Host manifest says so. Raises ``Conflict``."""
     if draft.before == draft.after:
         return Persisted(str(draft.file))
-    return await asyncio.to_thread(_put, reconciler.source.root.path, draft)
+    return await asyncio.to_thread(_put, reconciler.source.root.base, draft)
 
 
 def _put(root: Path, draft: Draft) -> Persisted:

@@ -91,12 +91,13 @@ async def verify(reconciler: Reconciler, name: str) -> AsyncIterator[Json]:
     yield {"event": "begin", "model": entry.name, "path": entry.path}
     found: dict[str, str] = {}
     for path in await asyncio.to_thread(_single_files, [file.path for file in entry.files]):
-        async for done, total in _hashed(reconciler, path, found):
+        async for done, total in hashed(reconciler, path, found):
             yield {"event": "verify", "model": entry.name, "file": path, "done_bytes": done, "total_bytes": total}
     wanted = entry.spec.wanted_sha256 if entry.spec else ""
     right = found[entry.path] == wanted if wanted and entry.path in found else None
     files = [{"path": path, "sha256": digest} for path, digest in found.items()]
-    yield {"event": "end", "model": entry.name, "files": files, "sha256": wanted or None, "verified": right}
+    by = "lock" if entry.spec and entry.spec.pin else "manifest"
+    yield {"event": "end", "model": entry.name, "files": files, "sha256": wanted or None, "verified": right, "by": by}
 
 
 async def remove(reconciler: Reconciler, name: str) -> Json:
@@ -259,8 +260,8 @@ def _single_files(paths: Iterable[str]) -> list[str]:
     return [str(file) for path in paths for file in (folder.files_in(Path(path)) if Path(path).is_dir() else [path])]
 
 
-async def _hashed(reconciler: Reconciler, path: str, found: dict[str, str]) -> AsyncIterator[tuple[int, int]]:
-    """Hash a file in a thread, put its sha256 into ``found``, and yield how far that is."""
+async def hashed(reconciler: Reconciler, path: str, found: dict[str, str]) -> AsyncIterator[tuple[int, int]]:
+    """Hash a file in a thread, put its sha256 into ``found``, remember it, and yield how far that is, in bytes."""
     stop, far = Event(), [(0, 0)]
     work = asyncio.ensure_future(in_thread(lambda: hash_file(path, lambda *at: far.append(at), stop), _HASH_S))
     try:

@@ -8,7 +8,6 @@ from hal0.core.explain import endpoint_of, explain
 from hal0.core.wire import plan_json
 from hal0.dispatch import tryout
 from hal0.dispatch.dispatcher import Dispatcher
-from hal0.errors import Conflict
 from hal0.loop import operations
 from hal0.loop.history import history_json
 from hal0.loop.operations import ApplyRequest
@@ -17,7 +16,7 @@ from hal0.loop.rollback import RollbackRequest, rollback
 from hal0.loop.why import why
 from hal0.web.acts import SlotActs
 from hal0.web.bodies import Signed, Who, parsed
-from hal0.web.local import local_only, streamed
+from hal0.web.local import local_only, of_root, streamed
 from hal0.web.numbers import whole_number
 from hal0.web.profiles import ProfileViews
 
@@ -122,19 +121,13 @@ class Api:
     async def apply(self, request: web.Request) -> web.StreamResponse:
         """Apply the manifests and stream what happens, a JSON object a line. Unix socket only."""
         asked = parsed(_Apply, await request.read())
-        self._check_root(asked.root)
+        of_root(self._reconciler, asked.root, "apply")
         return await streamed(request, operations.apply(self._reconciler, asked.request))
 
     async def rollback(self, request: web.Request) -> web.StreamResponse:
         """Bring earlier manifests back, apply them, and stream what happens. Unix socket only."""
         asked = parsed(_Rollback, await request.read())
         return await streamed(request, rollback(self._reconciler, asked.request))
-
-    def _check_root(self, root: str | None) -> None:
-        served = str(self._reconciler.source.root.path)
-        if root is not None and root != served:
-            hint = f"run `hal0 apply` without a path, or stop the daemon to apply {root} yourself"
-            raise Conflict(f"the daemon serves {served}, not {root}", hint=hint)
 
 
 class _Asked(Signed):

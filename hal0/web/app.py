@@ -27,6 +27,7 @@ from hal0.web.authoring import Authoring
 from hal0.web.capabilities import Capabilities
 from hal0.web.hardware import HardwareViews
 from hal0.web.local import IS_LOCAL, Handler
+from hal0.web.lock import Locks
 from hal0.web.metrics import Metrics
 from hal0.web.models import Models
 
@@ -77,6 +78,7 @@ def make_app(dispatcher: Dispatcher, metrics: Metrics, *, is_local: bool) -> web
     app.add_routes(HardwareViews(dispatcher.reconciler).routes())
     app.add_routes(Models(dispatcher.reconciler).routes())
     app.add_routes(Capabilities(dispatcher).routes())
+    app.add_routes(Locks(dispatcher.reconciler).routes())
     app.router.add_get("/metrics", metrics.handle)
     app.router.add_get("/", _index)
     return app

@@ -9,7 +9,8 @@ from functools import wraps
 from aiohttp import web
 
 from hal0.core.wire import Json
-from hal0.errors import Hal0Error
+from hal0.errors import Conflict, Hal0Error
+from hal0.loop.reconcile import Reconciler
 from hal0.web.answers import error_response
 
 IS_LOCAL = web.AppKey("is_local", bool)
@@ -29,6 +30,14 @@ def local_only(handler: Handler) -> Handler:
         return error_response(403, "auth.local_only", "this is taken on hal0's unix socket only: use the hal0 command")
 
     return guarded
+
+
+def of_root(reconciler: Reconciler, root: str | None, command: str) -> None:
+    """Raise ``Conflict`` where a command names other manifests than those that are served."""
+    served = str(reconciler.source.root.path)
+    if root is not None and root != served:
+        hint = f"run `hal0 {command}` without a path, or stop the daemon to {command} {root} yourself"
+        raise Conflict(f"the daemon serves {served}, not {root}", hint=hint)
 
 
 async def streamed(request: web.Request, events: AsyncIterator[Json]) -> web.StreamResponse:

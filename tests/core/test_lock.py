@@ -43,7 +43,7 @@ def test_what_is_written_is_read_back(lock: Lock) -> None:
 
 @given(locks)
 def test_the_text_is_the_same_in_whatever_order_the_pins_came(lock: Lock) -> None:
-    turned = Lock(dict(reversed(lock.models.items())), dict(reversed(lock.images.items())))
+    turned = Lock(dict(reversed([*lock.models.items()])), dict(reversed([*lock.images.items()])))
     assert lock_text(turned) == lock_text(lock)
 
 

@@ -102,6 +102,11 @@ class FakePodman:
             writer.write(chunk(line))
         writer.write(b"0\r\n\r\n")
 
+    def _images(self) -> dict[str, dict[str, Any]]:
+        """Return what an inspection says of each image, by every name that podman resolves."""
+        told = {tag: image | {"Digest": image.get("Digest", "")} for image in self.images for tag in image["RepoTags"]}
+        return told | {ref: told.get(ref, {"Id": i}) for ref, i in self.aliases.items()}
+
     def _answer(self, path: str) -> tuple[int, Any]:
         if path in self.broken:
             return 500, {"cause": "storage is wedged", "message": "storage is wedged", "response": 500}
@@ -109,7 +114,7 @@ class FakePodman:
         if found is not None:
             return 200, found
         _, kind, *name, _ = path.split("/")
-        known = self.inspections if kind == "containers" else {ref: {"Id": i} for ref, i in self.aliases.items()}
+        known = self.inspections if kind == "containers" else self._images()
         if (thing := known.get("/".join(name))) is not None:
             return 200, thing
         return 404, {"cause": f"no such {kind}", "message": "not found", "response": 404}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hal0.core.model import Progress, Source, SourceKind
+from hal0.core.model import Progress, Source, SourceKind, Version
 from hal0.errors import StepFailed
 from hal0.host import hub
 from hal0.host.download import Limits
@@ -250,3 +250,11 @@ def test_a_password_of_the_endpoint_is_told_nowhere(
     endpoint.put(AT_MAIN, status=403, headers={"X-Error-Code": code})
     error = failure()
     assert "s3cret" not in f"{error} {error.hint}"
+
+
+async def test_a_look_says_the_commit_and_the_sum_and_fetches_nothing(endpoint: FileServer) -> None:
+    endpoint.put(AT_MAIN, headers=LFS)
+    fetcher = HttpFetcher()
+    assert await fetcher.look(MODEL) == Version(COMMIT, SHA256, len(DATA))
+    assert endpoint.ranges == []
+    assert await fetcher.look(Source(SourceKind.URL, url="http://127.0.0.1:9/a.gguf")) == Version()

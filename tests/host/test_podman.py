@@ -10,6 +10,7 @@ import pytest
 
 from hal0.core.facts import Known, Unknown
 from hal0.core.observed import Instance
+from hal0.core.pins import ImagePin
 from hal0.errors import HostUnreachable, StepFailed
 from hal0.host import podman as module
 from hal0.host.cgroups import Limits
@@ -263,3 +264,37 @@ async def test_a_container_that_podman_does_not_remove_is_told_in_its_words(podm
     await fake.close()
     with pytest.raises(HostUnreachable):
         await podman.remove("hal0-slot-chat")
+
+
+D1, D2 = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
+
+
+PINS = [
+    ("docker.io/org/a:1", {"RepoDigests": [f"docker.io/org/a@{D1}"]}, ImagePin(digest=D1)),
+    ("org/a:1", {"RepoDigests": [f"docker.io/org/a@{D1}"]}, ImagePin(digest=D1)),
+    ("org/a:1", {"RepoDigests": [f"q.io/org/a@{D1}", f"q.io/org/a@{D2}"], "Digest": D2}, ImagePin(digest=D2)),
+    ("org/a:1", {"RepoDigests": [f"q.io/org/a@{D2}", f"q.io/org/a@{D1}"]}, ImagePin(digest=D1)),
+    ("org/a:1", {"RepoDigests": [f"q.io/x/a@{D1}", f"q.io/bigorg/a@{D1}"], "Digest": D1}, ImagePin(id="f" * 64)),
+    ("localhost/a:1", {"RepoDigests": [f"localhost/a@{D1}"], "Digest": D1}, ImagePin(id="f" * 64)),
+    ("localhost:5000/a:1", {"RepoDigests": [f"localhost:5000/a@{D1}"]}, ImagePin(digest=D1)),
+    ("org/a:1", {}, ImagePin(id="f" * 64)),
+]
+
+
+@pytest.mark.parametrize(("ref", "image", "pin"), PINS)
+async def test_an_image_is_locked_to_its_digest_or_its_id(
+    podman: Podman, fake: FakePodman, ref: str, image: dict[str, Any], pin: ImagePin
+) -> None:
+    fake.images.append({"Id": f"sha256:{'f' * 64}", "RepoTags": [ref], **image})
+    assert await podman.pin_of(ref) == pin
+
+
+@pytest.mark.usefixtures("fake")
+async def test_an_image_that_is_not_here_has_no_pin(podman: Podman) -> None:
+    assert await podman.pin_of("org/a:1") is None
+
+
+async def test_a_podman_that_is_away_is_no_missing_image(podman: Podman, fake: FakePodman) -> None:
+    await fake.close()
+    with pytest.raises(HostUnreachable, match="no socket"):
+        await podman.pin_of("org/a:1")
