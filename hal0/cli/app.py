@@ -113,6 +113,9 @@ def apply(
     diff: Annotated[bool, typer.Option("--diff", help="Show the definitions' diffs.")] = False,
     limit: Limit = None,
     atomic: Atomic = False,
+    locked: Annotated[
+        bool, typer.Option("--locked", help="Refuse to run anything that is not as hal0.lock has it.")
+    ] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait until every slot is ready.")] = 600.0,
     detailed: Detailed = False,
     prune_all: PruneAll = False,
@@ -121,7 +124,7 @@ def apply(
     scope: ScopeName = None,
 ) -> None:
     """Make this host what the manifests say."""
-    options = Options(path, limit, prune_all, runtime, scope)
+    options = Options(path, limit, prune_all, runtime, scope, locked=locked)
     if check:
         from hal0.cli import plan as command
 

@@ -36,7 +36,9 @@ def apply(options: Options, how: How, *, show_diff: bool, detailed: bool, as_jso
     else:
         from hal0.loop import operations
 
-        request = operations.ApplyRequest(_limit(options), options.prune_all, how.timeout, who(), atomic=how.atomic)
+        request = operations.ApplyRequest(
+            _limit(options), options.prune_all, how.timeout, who(), atomic=how.atomic, locked=options.locked
+        )
         by_self(options, lambda reconciler: operations.apply(reconciler, request), view, preview=True)
     return view.exit_code(detailed=detailed)
 
@@ -114,7 +116,7 @@ class View:
 
 def _asked(options: Options, how: How) -> dict[str, Any]:
     root = str(options.path.resolve()) if options.path else None
-    return _common(options, how) | {"root": root, "limit": options.limit}
+    return _common(options, how) | {"root": root, "limit": options.limit, "locked": options.locked}
 
 
 def _common(options: Options, how: How) -> dict[str, Any]:
@@ -150,7 +152,7 @@ def by_self(
     async def run() -> None:
         if preview:
             async with looking(options) as reconciler:
-                await operations.preview(reconciler, leave(options))
+                await operations.preview(reconciler, leave(options), locked=options.locked)
         async with acting(options) as reconciler:
             async for event in act(reconciler):
                 view.show(event)

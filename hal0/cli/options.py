@@ -19,6 +19,7 @@ class Options:
     prune_all: bool = False
     runtime: str = "auto"
     scope: str | None = None
+    locked: bool = False
 
 
 def who() -> str:

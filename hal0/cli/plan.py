@@ -34,7 +34,7 @@ def _found(options: Options) -> dict[str, Any]:
     if client.is_running(options.scope):
         served = client.get(options.scope, "/api/status")["root"]
         if options.path is None or str(options.path.resolve()) == served:
-            asked = [("fresh", "1"), ("prune_all", str(int(options.prune_all)))]
+            asked = [("fresh", "1"), ("prune_all", str(int(options.prune_all))), ("locked", str(int(options.locked)))]
             query = urlencode([*asked, *(("limit", name) for name in options.limit or ())])
             found: dict[str, Any] = client.get(options.scope, f"/api/plan?{query}")
             return found
@@ -43,4 +43,4 @@ def _found(options: Options) -> dict[str, Any]:
 
 async def _preview(options: Options) -> dict[str, Any]:
     async with looking(options) as reconciler:
-        return plan_json(await operations.preview(reconciler, leave(options)))
+        return plan_json(await operations.preview(reconciler, leave(options), locked=options.locked))

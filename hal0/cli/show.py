@@ -167,6 +167,7 @@ def status_text(picture: dict[str, Any]) -> Iterator[str]:
         yield f"pool       {pool['name']}  {claimed}{used}"
     yield ""
     yield from slots_text(picture["slots"])
+    yield from lock_text(picture)
     if any(picture["plan"][part] for part in ("changes", "overrides", "rejections")):
         yield ""
         yield from plan_text(picture["plan"], diffs=False)
@@ -174,6 +175,17 @@ def status_text(picture: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield paint("problems in the manifests:", "31")
         yield from (f"  {problem['text']}" for problem in picture["problems"])
+
+
+def lock_text(picture: dict[str, Any]) -> Iterator[str]:
+    """Yield the slots that run something older than the lock, and the pins that are not in force."""
+    behind = [slot for slot in picture["slots"] if slot["behind_lock"]]
+    if behind or picture["stale_pins"]:
+        yield ""
+        yield paint("not as hal0.lock has it:", "33")
+    for slot in behind:
+        yield f"  {slot['name']} runs something older: {'; '.join(slot['behind_lock'])}"
+    yield from (f"  void: {pin} (hal0 lock)" for pin in picture["stale_pins"])
 
 
 def slot_text(slot: dict[str, Any]) -> Iterator[str]:

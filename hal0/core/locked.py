@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from hal0.core.facts import Known, Unknown
+from hal0.core.observed import SlotObservation, unobserved
 from hal0.core.pins import Lock, ModelPin, is_pinned_by_itself, source_name
 from hal0.core.registry import ModelSpec
-from hal0.core.spec import Desired, SlotSpec
+from hal0.core.spec import Desired, DesiredSlot, SlotSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def _stale(desired: Desired, *, images: bool) -> Iterator[Stale]:
         spec = desired.registry.get(name)
         if why := "no manifest declares it" if spec is None else void(spec, pin):
             yield Stale("model", name, why)
-    if images:
+    if images and desired.lock.images:
         for reference in sorted(desired.lock.images.keys() - images_of(desired)):
             yield Stale("image", reference, "no slot has it")
 
@@ -77,3 +79,54 @@ def unpinned(desired: Desired, *, images: bool) -> tuple[Stale, ...]:
         *(Stale("model", name, "it is not locked") for name in models),
         *(Stale("image", reference, "it is not locked") for reference in bare),
     )
+
+
+def not_as_locked(
+    desired: Desired,
+    slots: Mapping[str, DesiredSlot],
+    seen: Mapping[str, SlotObservation],
+    unhashed: Collection[str],
+) -> tuple[Stale, ...]:
+    """Return what some slots would run that is not locked, or is not known to be what was locked.
+
+    ``unhashed`` are the files that are here and that nobody knows the sha256 of. What is missing and would be fetched,
+    or pulled, is no fault: it comes as it was locked.
+    """
+    found: list[Stale] = []
+    for name, slot in slots.items():
+        at = seen.get(name) or unobserved("not observed yet")
+        if why := _model_fault(desired, slot.spec, at, unhashed):
+            found.append(Stale("model", slot.spec.model, why))
+        if slot.spec.image and (why := _image_fault(desired, slot.spec, at)):
+            found.append(Stale("image", slot.spec.declared_image, why))
+    return tuple(dict.fromkeys(found))
+
+
+def _model_fault(desired: Desired, spec: SlotSpec, seen: SlotObservation, unhashed: Collection[str]) -> str:
+    model, pin = desired.registry.get(spec.model), desired.lock.models.get(spec.model)
+    if model is None or pin is None:
+        return "it is not locked"
+    if why := void(model, pin):
+        return why
+    if spec.model_pins != pin.files:
+        return f"slot {spec.name} keeps an older one"
+    if isinstance(seen.model, Unknown):
+        return f"it can't be seen: {seen.model.reason}"
+    if seen.model == Known(value=False):
+        return "" if desired.download(spec) else f"it is not here as it was locked: {desired.mend(spec)}"
+    if any(path in unhashed for path in spec.model_files):
+        return f"nobody has hashed its file: hal0 model verify {spec.model}"
+    return ""
+
+
+def _image_fault(desired: Desired, spec: SlotSpec, seen: SlotObservation) -> str:
+    pin = desired.lock.images.get(spec.declared_image)
+    if is_pinned_by_itself(spec.declared_image):
+        return ""
+    if pin is None:
+        return "it is not locked"
+    if spec.image != pin.place(spec.declared_image):
+        return f"slot {spec.name} keeps an older one"
+    if spec.is_locked_to_id and seen.image == Known(None):
+        return f"it is not here as it was locked: build it as it was, or hal0 lock --upgrade {spec.image_name}"
+    return ""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hal0.core.conditions import Condition, ConditionType, Signs, conditions
+from hal0.core.differences import behind_lock
 from hal0.core.documents import ManifestError
 from hal0.core.facts import known
 from hal0.core.observed import Instance, Service, SlotObservation
@@ -37,7 +38,8 @@ class SlotStatus:
     seen, and ``was_ready`` whether it has been ready. ``spec`` is what the manifests want; ``engine`` is the key of the
     engine that requests go to, and ``serves`` its spec. ``verdict`` says whether it should be up, ``overrides`` what a
     person asked of it. ``trial`` is the one that is open, ``rejected`` what the manifests want and failed its own.
-    ``claim`` is what it takes of ``pool``, which is empty where none is known.
+    ``claim`` is what it takes of ``pool``, which is empty where none is known. ``behind_lock`` tells what runs that is
+    not what the lock has.
     """
 
     name: str
@@ -61,6 +63,7 @@ class SlotStatus:
     claim: Claim | None = None
     trial: Trial | None = None
     rejected: Rejection | None = None
+    behind_lock: tuple[str, ...] = ()
 
     @property
     def may_answer(self) -> bool:
@@ -131,7 +134,8 @@ class SlotStatus:
 class Snapshot:
     """The immutable picture that every view reads. ``at`` is on the loop's clock, ``wall`` seconds since the epoch.
 
-    ``phases`` tell how far every engine is, by its key: the next picture follows on them.
+    ``phases`` tell how far every engine is, by its key: the next picture follows on them. ``stale`` are the pins of the
+    lock that are not in force.
     """
 
     slots: Mapping[str, SlotStatus] = field(default_factory=dict)
@@ -146,6 +150,7 @@ class Snapshot:
     revision: str = ""
     runtime: str = ""
     root: str = ""
+    stale: tuple[str, ...] = ()
     at: float = 0.0
     wall: float = 0.0
 
@@ -180,4 +185,14 @@ def told(slot: DesiredSlot, engine: Engine, own: SlotObservation, signs: Signs) 
         claim=signs.claim,
         trial=signs.trial,
         rejected=slot.rejected,
+        behind_lock=_behind(slot, engine),
     )
+
+
+def _behind(slot: DesiredSlot, engine: Engine) -> tuple[str, ...]:
+    """Return what of a running engine is not what the lock has, also where its newer spec was rejected."""
+    instance = known(engine.seen.instance)
+    if instance is None or not instance.running:
+        return ()
+    wanted = slot.as_declared if slot.rejected else slot
+    return tuple(str(reason) for reason in behind_lock(engine.spec, wanted.spec))

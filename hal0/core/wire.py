@@ -31,6 +31,7 @@ def snapshot_json(snapshot: Snapshot, *, now: float) -> Json:
         "observe_age_seconds": round(now - snapshot.at, 3),
         "problems": [problem_json(problem) for problem in snapshot.problems],
         "plan": plan_json(snapshot.plan),
+        "stale_pins": list(snapshot.stale),
         "pools": [pool_json(pool) for pool in snapshot.pools.values()],
         "slots": [slot_json(slot, now=now) for slot in snapshot.slots.values()],
     }
@@ -54,6 +55,7 @@ def slot_json(slot: SlotStatus, *, now: float) -> Json:
         "context_size": slot.spec.context_size,
         "message": slot.message,
         "drift": list(slot.drift),
+        "behind_lock": list(slot.behind_lock),
         "overrides": [override_json(deviation) for deviation in slot.overrides],
         "trial": slot.trial and trial_json(slot.trial),
         "rejected": slot.rejected and rejection_json(slot.rejected),

@@ -16,6 +16,7 @@ from hal0.core.wire import Json, plan_json, slot_detail_json, snapshot_json, tra
 from hal0.errors import NotFound, UsageError
 from hal0.host.ports import MANIFESTS
 from hal0.loop.history import Asked
+from hal0.loop.locked import check_locked
 from hal0.loop.news import LoadNews, News, Outcome, PassNews, StateNews, StepNews, TransferNews
 from hal0.loop.reconcile import Leave, Reconciler
 
@@ -43,7 +44,8 @@ class Overcommitted(UsageError):
 class ApplyRequest:
     """What to apply, for how many seconds to watch it, who asked for it, and what history says of it besides.
 
-    ``atomic``: each spec that is new has to prove itself, or the slot is taken back to its last good one.
+    ``atomic``: each spec that is new has to prove itself, or the slot is taken back to its last good one. ``locked``:
+    nothing is run that is not locked.
     """
 
     limit: frozenset[str] | None = None
@@ -52,6 +54,7 @@ class ApplyRequest:
     who: str = ""
     note: str = ""
     atomic: bool = False
+    locked: bool = False
 
     @property
     def leave(self) -> Leave:
@@ -88,15 +91,18 @@ def slot_detail(reconciler: Reconciler, name: str) -> Json:
     return slot_detail_json(slot(reconciler, name), now=reconciler.clock.now(), transitions=moves, acts=acts)
 
 
-async def preview(reconciler: Reconciler, leave: Leave = Leave()) -> Plan:  # noqa: B008  (a frozen value)
+async def preview(reconciler: Reconciler, leave: Leave = Leave(), *, locked: bool = False) -> Plan:  # noqa: B008
     """Read, look and plan afresh, and change nothing on the host.
 
-    Raises ``InvalidManifests``, and ``NotFound`` for a limit that names no slot.
+    Raises ``InvalidManifests``, and ``NotFound`` for a limit that names no slot; where all is to be ``locked``,
+    ``NotLocked``.
     """
     current = await reconciler.survey(leave)
     if reconciler.desired.problems:
         raise InvalidManifests(reconciler.desired.problems)
     check_limit(leave.limit, reconciler.snapshot.slots)
+    if locked:
+        check_locked(reconciler, reconciler.desired, leave.limit)
     return current
 
 
@@ -114,7 +120,7 @@ async def apply(reconciler: Reconciler, request: ApplyRequest) -> AsyncIterator[
     """Make the host what the manifests say, and yield what happens: the plan, steps, states, and at last a recap.
 
     Ends when every slot is as declared, or failed, or ``timeout`` has passed. Raises ``InvalidManifests``,
-    ``Overcommitted``, and ``UsageError`` for a limit that names no slot, before anything is changed.
+    ``Overcommitted``, ``NotLocked``, and ``UsageError`` for a limit that names no slot, before anything is changed.
     """
     with reconciler.feed.subscribe() as news:
         desired = await reconciler.source.load()
@@ -123,6 +129,8 @@ async def apply(reconciler: Reconciler, request: ApplyRequest) -> AsyncIterator[
         check_limit(request.limit, sorted({*desired.slots, *reconciler.store.specs}))
         if refused := _limited(await reconciler.overcommitted(desired), request.limit):
             raise Overcommitted(refused)
+        if request.locked:
+            check_locked(reconciler, desired, request.limit)
         async for event in watched(reconciler, request, request.leave, news):
             yield event
 

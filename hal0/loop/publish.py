@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from hal0.core.locked import stale
 from hal0.core.pools import pool_of
 from hal0.core.replace import engine_signs
 from hal0.core.replaced import failure, progress, serving
@@ -55,6 +56,7 @@ class Publisher:
             revision=world.desired.revision,
             runtime=self.source.facts.runtime,
             root=str(self.source.root.path),
+            stale=tuple(map(str, stale(world.desired, images=self.source.facts.runtime == "systemd"))),
             at=world.now,
             wall=self.clock.wall(),
         )

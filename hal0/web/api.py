@@ -75,13 +75,14 @@ class Api:
     async def plan(self, request: web.Request) -> web.Response:
         """Return the plan of the last pass: what is pending, and what was changed outside hal0.
 
-        With ``fresh=1``, read and look anew; ``limit`` (repeated) and ``prune_all=1`` are those of apply.
+        With ``fresh=1``, read and look anew; ``limit`` (repeated), ``prune_all=1`` and ``locked=1`` are those of apply.
         """
         if request.query.get("fresh") != "1":
             return web.json_response(plan_json(self._reconciler.snapshot.plan))
         limit = frozenset(request.query.getall("limit", [])) or None
         leave = Leave(limit, request.query.get("prune_all") == "1")
-        return web.json_response(plan_json(await operations.preview(self._reconciler, leave)))
+        locked = request.query.get("locked") == "1"
+        return web.json_response(plan_json(await operations.preview(self._reconciler, leave, locked=locked)))
 
     async def history(self, request: web.Request) -> web.Response:
         """Return the last applies, newest first; ``limit`` says how many."""
@@ -144,12 +145,13 @@ class _Apply(_Asked):
 
     root: str | None = None
     limit: list[str] | None = None
+    locked: bool = False
 
     @property
     def request(self) -> ApplyRequest:
         """What to apply, as the loop takes it."""
         limit = frozenset(self.limit) if self.limit else None
-        return ApplyRequest(limit, self.prune_all, self.timeout, self.who, atomic=self.atomic)
+        return ApplyRequest(limit, self.prune_all, self.timeout, self.who, atomic=self.atomic, locked=self.locked)
 
 
 class _Rollback(_Asked):

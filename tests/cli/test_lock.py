@@ -60,10 +60,16 @@ def test_the_daemon_writes_the_lock_and_takes_it_up(place: Place) -> None:
     with place.serving():
         place.until_ready("chat")
         before = place.json("slot", "show", "chat")["spec_hash"]
+        refused = place.hal0("apply", "--locked")
+        assert (refused.returncode, "model m: it is not locked" in refused.stderr) == (1, True)
+        planned = place.hal0("apply", "--locked", "--check")
+        assert (planned.returncode, "model m: it is not locked" in planned.stderr) == (1, True)
+        assert place.hal0("apply").returncode == 0
         done = place.hal0("lock")
         assert done.returncode == 0, done.stderr
         place.until(lambda: place.json("slot", "show", "chat")["spec_hash"] != before)
         place.until(lambda: place.states() == {"chat": "ready"})
+        assert place.hal0("apply", "--locked").returncode == 0
         other = place.hal0("lock", "--path", str(place.folder))
         assert (other.returncode, "the daemon serves" in other.stderr) == (1, True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -34,6 +35,15 @@ files = st.builds(FilePin, words, sums, st.none() | st.integers(0, 2**62))
 models = st.builds(ModelPin, words, st.lists(files, min_size=1, max_size=3).map(tuple), words)
 images = st.builds(lambda sha: ImagePin(digest=f"sha256:{sha}"), sums) | st.builds(lambda sha: ImagePin(id=sha), sums)
 locks = st.builds(Lock, st.dictionaries(words, models, max_size=4), st.dictionaries(words, images, max_size=4))
+
+
+def test_the_lock_that_the_documentation_shows_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "manifests.md").read_text()
+    block = page.partition("## The lock")[2].partition("```text\n")[2].partition("```")[0]
+    found = parse_lock("hal0.lock", block)
+    assert isinstance(found, Lock)
+    assert (len(found.models), len(found.images)) == (1, 1)
+    assert lock_text(found).partition("\n")[2] == block
 
 
 @given(locks)

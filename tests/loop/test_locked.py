@@ -5,16 +5,23 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from scenes import Scene, slots
+from scenes import MODEL, Scene, slot, slots
 
+from hal0.cli.show import status_text
 from hal0.core.conditions import ConditionType
 from hal0.core.lock import LOCK_NAME, lock_text
 from hal0.core.pins import FilePin, ImagePin, Lock, ModelPin
 from hal0.core.state import SlotState
+from hal0.errors import StepFailed
+from hal0.loop.locked import NotLocked
+from hal0.loop.operations import ApplyRequest, apply, overview, preview
+from hal0.loop.reconcile import Leave
 
 IMAGE = "ggml-org/llama.cpp:server"
 REPO = "ggml-org/llama.cpp"
+MEND = "put the file there that was locked, or hal0 lock --upgrade m"
 OLD, NEW = f"sha256:{'0' * 64}", f"sha256:{'1' * 64}"
+EMPTY = hashlib.sha256(b"").hexdigest()
 SUM = hashlib.sha256(bytes(100)).hexdigest()
 HUB = {"model.yaml": "kind: Model\nname: m\npath: m.gguf\nsource: {repo: org/repo, file: big.gguf}\n"}
 
@@ -143,6 +150,153 @@ async def test_a_file_that_nobody_has_hashed_is_run(scene: Scene, size: int | No
     scene.declare(slots("chat"), model("8" * 64, size))
     await scene.pass_(60)
     assert scene.states() == {"chat": SlotState.READY}
+
+
+# --locked.
+
+
+def note(scene: Scene, sha256: str) -> None:
+    """Have the model's file hashed."""
+    path = scene.folder / "models" / "m.gguf"
+    seen = path.stat()
+    scene.store.digests.note(str(path), seen.st_size, seen.st_mtime_ns, sha256)
+
+
+def both(sha256: str = EMPTY, image: ImagePin = ImagePin(OLD), source: str = "") -> dict[str, str]:  # noqa: B008
+    pin = ModelPin(source, (FilePin("m.gguf", sha256, 0),))
+    return {LOCK_NAME: lock_text(Lock({"m": pin}, {IMAGE: image}))}
+
+
+async def refused(scene: Scene, limit: frozenset[str] | None = None) -> list[str]:
+    """Return what an apply of what is locked refuses; empty where it refuses nothing."""
+    calls = [call for call in scene.runtime.calls if not call.startswith("pin_of")]
+    request = ApplyRequest(limit, timeout=0, locked=True)
+    try:
+        events = [event async for event in apply(scene.reconciler, request)]
+    except NotLocked as error:
+        found = error
+    else:
+        return [event["event"] for event in events if event["event"] not in {"plan", "step", "state", "recap"}]
+    assert (scene.runtime.calls, scene.host.files, found.hint) == (calls, {}, "hal0 lock")
+    with pytest.raises(NotLocked):
+        await preview(scene.reconciler, Leave(limit), locked=True)
+    return [str(fault) for fault in found.faults]
+
+
+async def test_what_is_locked_and_hashed_is_applied(scene: Scene) -> None:
+    scene.declare(slots("chat"), both())
+    note(scene, EMPTY)
+    assert await refused(scene) == []
+    await scene.pass_(60)
+    assert scene.states() == {"chat": SlotState.READY}
+
+
+@pytest.mark.parametrize(
+    ("lock", "faults"),
+    [
+        ({}, ["model m: it is not locked", f"image {IMAGE}: it is not locked"]),
+        (pinned(), ["model m: it is not locked"]),
+        (model(EMPTY, 0), [f"image {IMAGE}: it is not locked"]),
+        (both(source="org/repo/x@main"), ["model m: it was locked as org/repo/x@main"]),
+        (
+            both(image=ImagePin(id="f" * 64)),
+            [f"image {IMAGE}: it is not here as it was locked: build it as it was, or hal0 lock --upgrade {IMAGE}"],
+        ),
+        (
+            both("9" * 64),
+            [f"model m: it is not here as it was locked: {MEND}"],
+        ),
+    ],
+)
+async def test_locked_refuses_before_anything_is_done_and_names_each(
+    scene: Scene, lock: dict[str, str], faults: list[str]
+) -> None:
+    scene.declare(slots("chat", "twin"), lock)
+    note(scene, EMPTY)
+    assert await refused(scene) == faults
+
+
+async def test_a_file_that_nobody_has_hashed_is_not_known_to_be_the_locked_one(scene: Scene) -> None:
+    scene.declare(slots("chat"), both())
+    assert await refused(scene) == ["model m: nobody has hashed its file: hal0 model verify m"]
+
+
+async def test_what_is_not_here_and_will_be_fetched_as_it_was_locked_is_no_fault(scene: Scene) -> None:
+    (scene.folder / "models" / "m.gguf").unlink()
+    pin = ModelPin("org/repo/big.gguf@main", (FilePin("m.gguf", SUM, 100),), "c0ffee")
+    scene.declare(slots("chat") | HUB, {LOCK_NAME: lock_text(Lock({"m": pin}, {IMAGE: ImagePin(OLD)}))})
+    assert await refused(scene) == []
+    await scene.pass_(60)
+    assert scene.states() == {"chat": SlotState.READY}
+    assert [source.revision for source in scene.fetcher.sources] == ["c0ffee"]
+
+
+async def test_locked_judges_the_slots_of_its_limit_alone(scene: Scene) -> None:
+    own = {"own.yaml": "kind: Profile\nname: own\nimage: localhost/own:1\n"}
+    scene.declare(slots("chat"), slot("other", profile="own"), own, both())
+    note(scene, EMPTY)
+    assert await refused(scene) == ["image localhost/own:1: it is not locked"]
+    assert await refused(scene, frozenset({"chat"})) == []
+
+
+async def test_an_image_that_names_its_digest_is_locked_by_that(scene: Scene) -> None:
+    own = {"own.yaml": f"kind: Profile\nname: own\nimage: x/y@{NEW}\n"}
+    scene.declare(slots(), slot("chat", profile="own") | MODEL, own, both())
+    note(scene, EMPTY)
+    assert await refused(scene) == []
+
+
+async def test_without_locked_what_has_no_pin_is_applied(scene: Scene) -> None:
+    scene.declare(slots("chat"))
+    events = [event async for event in apply(scene.reconciler, ApplyRequest(timeout=0))]
+    assert events[0]["event"] == "plan"
+
+
+# What status says.
+
+
+async def test_a_slot_that_runs_something_older_than_the_lock_is_named(scene: Scene) -> None:
+    scene.declare(slots("chat", "other"), both())
+    note(scene, EMPTY)
+    await scene.pass_(60)
+    assert scene.slot("chat").behind_lock == ()
+    scene.runtime.faults[f"pull {REPO}@{NEW}"] = StepFailed("no route to the registry")
+    scene.declare(slots("chat", "other"), both(image=ImagePin(NEW)))
+    await scene.pass_(60)
+    told = f"image: {OLD[:19]} -> {NEW[:19]} (lock)"
+    assert scene.slot("chat").behind_lock == scene.slot("other").behind_lock == (told,)
+    picture = overview(scene.reconciler)
+    assert picture["slots"][0]["behind_lock"] == [told]
+    assert f"  chat runs something older: {told}" in [*status_text(picture)]
+    scene.runtime.faults.clear()
+    await scene.until(lambda: not (scene.slot("chat").behind_lock or scene.slot("other").behind_lock))
+    assert "not as hal0.lock has it:" not in "\n".join(status_text(overview(scene.reconciler)))
+
+
+async def test_a_suspended_slot_is_left_as_it_is_and_named(scene: Scene) -> None:
+    scene.declare(slots("chat"), both())
+    await scene.pass_(60)
+    scene.declare(MODEL, slot("chat", suspend="true"), both(image=ImagePin(NEW)))
+    await scene.pass_(60)
+    assert scene.slot("chat").behind_lock == (f"image: {OLD[:19]} -> {NEW[:19]} (lock)",)
+
+
+async def test_a_slot_that_is_down_runs_nothing_older(scene: Scene) -> None:
+    scene.declare(slots("chat"), both())
+    await scene.pass_(60)
+    scene.declare(MODEL, slot("chat", run="never"), both())
+    await scene.pass_(60)
+    scene.declare(MODEL, slot("chat", run="never"), both(image=ImagePin(NEW)))
+    await scene.pass_(60)
+    assert scene.slot("chat").behind_lock == ()
+
+
+async def test_void_pins_are_told_with_the_status(scene: Scene) -> None:
+    scene.declare(slots("chat"), both(source="org/repo/x@main"))
+    await scene.pass_(60)
+    picture = overview(scene.reconciler)
+    assert picture["stale_pins"] == ["model m: it was locked as org/repo/x@main"]
+    assert "  void: model m: it was locked as org/repo/x@main (hal0 lock)" in [*status_text(picture)]
 
 
 async def test_a_pin_that_is_void_is_as_none(scene: Scene) -> None:

@@ -50,7 +50,7 @@ async def test_the_status_is_the_whole_picture(local: ClientSession) -> None:
     found = await fetched(local, "/api/status")
     assert set(found) == {
         *("version", "generation", "revision", "runtime", "root", "observed_at", "observe_age_seconds"),
-        *("problems", "plan", "pools", "slots"),
+        *("problems", "stale_pins", "plan", "pools", "slots"),
     }
     assert (found["version"], found["generation"], found["revision"], found["root"]) == (1, 1, "abc", "/manifests")
     assert found["plan"]["changes"] == found["problems"] == []
