@@ -12,8 +12,10 @@ from worlds import FACTS, MODEL, desired, slots
 
 from hal0.core.differences import behind_lock, differences
 from hal0.core.documents import ManifestError
+from hal0.core.facts import Known
 from hal0.core.lock import lock_text, parse_lock
-from hal0.core.locked import images_of, stale, unpinned, void
+from hal0.core.locked import images_of, not_as_locked, stale, unpinned, void
+from hal0.core.observed import unobserved
 from hal0.core.pins import FilePin, ImagePin, Lock, ModelPin, repository, source_name
 from hal0.core.spec import Desired
 from hal0.host.specs import dumped, loaded
@@ -207,3 +209,32 @@ def test_an_addresss_query_is_in_no_lock() -> None:
 def test_a_pinned_spec_is_stored_and_read_back() -> None:
     spec = desired(slots("chat"), lock=LOCK).slots["chat"].spec
     assert loaded("chat", dumped(spec)) == spec
+
+
+UPGRADED = Lock({"m": ModelPin("", (FilePin("m.gguf", B, 10),))}, {IMAGE: ImagePin(f"sha256:{B}")})
+
+
+def test_a_slot_that_keeps_an_older_spec_is_not_as_locked() -> None:
+    old, found = desired(slots("chat"), lock=LOCK), desired(slots("chat"), lock=UPGRADED)
+    seen = {"chat": replace(unobserved("?"), model=Known(value=True))}
+    assert not_as_locked(found, found.slots, seen, ()) == ()
+    assert [*map(str, not_as_locked(found, old.slots, seen, ()))] == [
+        "model m: slot chat keeps an older one",
+        f"image {IMAGE}: slot chat keeps an older one",
+    ]
+
+
+def test_what_cannot_be_seen_is_not_known_to_be_as_locked() -> None:
+    found = desired(slots("chat"), lock=LOCK)
+    assert [*map(str, not_as_locked(found, found.slots, {}, ()))] == ["model m: it can't be seen: not looked up"]
+
+
+def test_nothing_fetches_the_files_of_an_older_lock() -> None:
+    old = desired(f"{slots('chat')}---\n{HUB.replace('name: m', 'name: hub')}", lock=Lock({"hub": HUB_PIN}))
+    spec = replace(old.slots["chat"].spec, model="hub", model_path=old.registry["hub"].path)
+    spec = replace(spec, mmproj_path=old.registry["hub"].mmproj, model_pins=HUB_PIN.files)
+    assert old.download(spec)
+    newer = replace(
+        old, registry={"hub": replace(old.registry["hub"], pin=replace(HUB_PIN, files=HUB_PIN.files[::-1]))}
+    )
+    assert newer.download(spec) is None

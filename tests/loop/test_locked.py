@@ -281,6 +281,20 @@ async def test_a_suspended_slot_is_left_as_it_is_and_named(scene: Scene) -> None
     assert scene.slot("chat").behind_lock == (f"image: {OLD[:19]} -> {NEW[:19]} (lock)",)
 
 
+async def test_an_upgrade_that_was_rejected_is_told_and_is_not_as_locked(scene: Scene) -> None:
+    scene.declare(slots("chat"), both())
+    note(scene, EMPTY)
+    await scene.pass_(120)
+    scene.host.doomed.add(f"{REPO}@{NEW}")
+    scene.declare(slots("chat"), both(image=ImagePin(NEW)))
+    request = ApplyRequest(timeout=0, atomic=True)
+    assert [event async for event in apply(scene.reconciler, request)]
+    await scene.until(lambda: scene.slot("chat").rejected and scene.slot("chat").is_ready)
+    assert scene.slot("chat").behind_lock == (f"image: {OLD[:19]} -> {NEW[:19]} (lock)",)
+    with pytest.raises(NotLocked, match="slot chat keeps an older one"):
+        await preview(scene.reconciler, Leave(), locked=True)
+
+
 async def test_a_slot_that_is_down_runs_nothing_older(scene: Scene) -> None:
     scene.declare(slots("chat"), both())
     await scene.pass_(60)

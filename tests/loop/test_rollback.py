@@ -375,3 +375,18 @@ async def test_a_rollback_to_a_time_without_a_lock_takes_it_away(scene: Scene) -
     events = [event async for event in rollback(scene.reconciler, RollbackRequest(rev=before, timeout=0))]
     assert (events[0]["written"], events[0]["removed"]) == ([], [LOCK_NAME])
     assert not lock.exists()
+
+
+async def test_a_rollback_to_a_commit_with_a_lock_brings_it_back(scene: Scene) -> None:
+    root = Root(scene)
+    root.put(FIRST)
+    lock = root.path / LOCK_NAME
+    lock.write_text(lock_text(Lock()))
+    root.git("init", "--quiet")
+    before = root.commit()
+    lock.unlink()
+    root.commit()
+    await root.taken_up(FIRST)
+    events = [event async for event in rollback(scene.reconciler, RollbackRequest(rev=before, timeout=0))]
+    assert (events[0]["written"], events[0]["removed"]) == ([LOCK_NAME], [])
+    assert lock.read_text() == lock_text(Lock())
