@@ -55,8 +55,9 @@ def held(half: Path, wait: Callable[[], None]) -> Iterator[None]:
     One that is empty at the end is removed. Raises ``OSError``.
     """
     while True:
-        half.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(half, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = _opened(half)
+        if descriptor is None:
+            continue
         try:
             if _is_locked(descriptor) and is_at(descriptor, half):
                 try:
@@ -68,6 +69,19 @@ def held(half: Path, wait: Callable[[], None]) -> Iterator[None]:
         finally:
             os.close(descriptor)
         wait()
+
+
+def _opened(half: Path) -> int | None:
+    """Open a half folder, which is made where there is none; None where its holder put it in place just then."""
+    try:
+        half.mkdir(parents=True, exist_ok=True)
+        return os.open(half, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except FileExistsError:
+        if half.exists() and not half.is_dir():
+            raise
+        return None
 
 
 def discard(half: Path, wait: Callable[[], None]) -> int:

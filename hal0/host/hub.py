@@ -19,7 +19,8 @@ from hal0.host.webfile import Remote, reason, shown
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # it is read when the package is imported
 
-from huggingface_hub import HfApi, get_hf_file_metadata, get_session, get_token, hf_hub_url
+from huggingface_hub import HfApi, ModelInfo, get_hf_file_metadata, get_session, get_token, hf_hub_url
+from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -30,7 +31,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-_HOME = "https://huggingface.co"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MOST_NAMES = 4
 _SILENCE_S = 10.0
@@ -84,8 +84,7 @@ def repository(source: Source) -> tuple[RepoPart, ...]:
     try:
         _guard_client()
         token = get_token() or ""
-        hub = HfApi(endpoint=endpoint, token=token or False)
-        found = hub.model_info(source.repo, revision=source.revision, files_metadata=True)
+        found = _info(source, endpoint, token)
     except Exception as error:  # noqa: BLE001 - those of its HTTP client are not named by the package
         raise _failure(error, source, endpoint, token) from None
     commit, terms = found.sha or source.revision, _terms(source, endpoint)
@@ -105,8 +104,13 @@ def repository(source: Source) -> tuple[RepoPart, ...]:
     )
 
 
+def _info(source: Source, endpoint: str, token: str) -> ModelInfo:
+    hub = HfApi(endpoint=endpoint, token=token or False)
+    return hub.model_info(source.repo, revision=source.revision, files_metadata=True)
+
+
 def _endpoint() -> str:
-    return (os.environ.get("HF_ENDPOINT") or _HOME).rstrip("/")
+    return (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
 
 
 def _guard_client() -> None:
@@ -173,7 +177,7 @@ def _no_file(source: Source, endpoint: str, token: str) -> StepFailed:
 def _close_names(source: Source, endpoint: str, token: str) -> list[str]:
     """Return names of the repository that may be meant; none where it does not tell."""
     try:
-        names = HfApi(endpoint=endpoint, token=token or False).list_repo_files(source.repo, revision=source.revision)
+        names = [each.rfilename for each in _info(source, endpoint, token).siblings or ()]
     except Exception:  # noqa: BLE001 - a hint is not worth an error
         return []
     models = [name for name in names if name.endswith((".gguf", ".bin", ".safetensors"))]

@@ -27,7 +27,8 @@ MODEL = Source(SourceKind.HUB, repo="org/repo", file="q4/small.gguf")
 AT_MAIN = "/org/repo/resolve/main/q4/small.gguf"
 AT_COMMIT = f"/org/repo/resolve/{COMMIT}/q4/small.gguf"
 LFS = {"X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{SHA256}"', "X-Linked-Size": str(len(DATA))}
-TREE = [{"type": "file", "path": name, "size": 1, "oid": "a"} for name in ("README.md", "q4/smaller.gguf")]
+THERE = [{"rfilename": name, "size": 1, "blobId": "a"} for name in ("README.md", "q4/smaller.gguf")]
+INFO = json.dumps({"id": "org/repo", "sha": COMMIT, "siblings": THERE}).encode()
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +210,7 @@ def test_a_private_repository_is_another_matter_without_a_token(
 
 
 def test_a_file_that_is_not_there_comes_with_the_names_of_those_that_are(endpoint: FileServer) -> None:
-    endpoint.put("/api/models/org/repo/tree/main", json.dumps(TREE).encode())
+    endpoint.put("/api/models/org/repo/revision/main", INFO)
     assert failure().hint == "Mend the file of the model's source. There are: q4/smaller.gguf."
 
 
@@ -236,7 +237,7 @@ def test_a_list_that_does_not_come_is_not_waited_for(endpoint: FileServer, monke
     monkeypatch.setattr(hub, "_SILENCE_S", 0.05)
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)  # between its own tries
     endpoint.put(AT_MAIN, status=404, headers={"X-Error-Code": "EntryNotFound"})
-    endpoint.put("/api/models/org/repo/tree/main", json.dumps(TREE).encode(), gate=threading.Event())
+    endpoint.put("/api/models/org/repo/revision/main", INFO, gate=threading.Event())
     error = failure()
     assert "has no file q4/small.gguf" in str(error)
     assert error.hint == "Mend the file of the model's source."

@@ -270,8 +270,8 @@ D1, D2 = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
 
 
 PINS = [
-    ("docker.io/org/a:1", {"RepoDigests": [f"docker.io/org/a@{D1}"]}, ImagePin(digest=D1)),
-    ("org/a:1", {"RepoDigests": [f"docker.io/org/a@{D1}"]}, ImagePin(digest=D1)),
+    ("registry.example/org/a:1", {"RepoDigests": [f"registry.example/org/a@{D1}"]}, ImagePin(digest=D1)),
+    ("org/a:1", {"RepoDigests": [f"registry.example/org/a@{D1}"]}, ImagePin(digest=D1)),
     ("org/a:1", {"RepoDigests": [f"q.io/org/a@{D1}", f"q.io/org/a@{D2}"], "Digest": D2}, ImagePin(digest=D2)),
     ("org/a:1", {"RepoDigests": [f"q.io/org/a@{D2}", f"q.io/org/a@{D1}"]}, ImagePin(digest=D1)),
     ("org/a:1", {"RepoDigests": [f"q.io/x/a@{D1}", f"q.io/bigorg/a@{D1}"], "Digest": D1}, ImagePin(id="f" * 64)),

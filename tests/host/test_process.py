@@ -240,7 +240,7 @@ async def test_logs_are_the_last_lines(runtime: ProcessRuntime) -> None:
 
 async def test_pulling_is_refused(runtime: ProcessRuntime) -> None:
     with pytest.raises(StepFailed, match="without images"):
-        await runtime.pull("ghcr.io/x")
+        await runtime.pull("registry.example/x")
 
 
 def test_the_backoff_doubles_to_its_cap() -> None:

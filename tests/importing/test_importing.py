@@ -112,7 +112,7 @@ PROGRAMS = [
     "podman run",
 ]
 IMAGES = [
-    "ghcr.io/ggml-org/llama.cpp:server-cuda",
+    "registry.example/ggml-org/llama.cpp:server-cuda",
     "vllm/vllm-openai",
     "ggml-org/whisper.cpp:main",
     "postgres",
@@ -320,7 +320,7 @@ def test_a_peer_that_is_called_as_hal0_itself() -> None:
     assert [manifest["kind"] for manifest in found.manifests] == ["Upstream", "Upstream"]
 
 
-IMAGE = "ghcr.io/ggml-org/llama.cpp:server"
+IMAGE = "registry.example/ggml-org/llama.cpp:server"
 
 
 @pytest.mark.parametrize(
