@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from hal0.core.facts import Known, Unknown
 from hal0.core.observed import SlotObservation, unobserved
-from hal0.core.pins import Lock, ModelPin, is_pinned_by_itself, source_name
+from hal0.core.pins import Lock, ModelPin, is_pinned_by_itself, names_commit, source_name
 from hal0.core.registry import ModelSpec
 from hal0.core.spec import Desired, DesiredSlot, SlotSpec
 
@@ -73,7 +73,8 @@ def _stale(desired: Desired, *, images: bool) -> Iterator[Stale]:
 
 def unpinned(desired: Desired, *, images: bool) -> tuple[Stale, ...]:
     """Return the declared models and images that no pin holds."""
-    models = [name for name, spec in sorted(desired.registry.items()) if spec.pin is None]
+    specs = sorted(desired.registry.items())
+    models = [name for name, spec in specs if spec.pin is None and not names_commit(spec.source)]
     bare = sorted(images_of(desired) - desired.lock.images.keys()) if images else []
     return (
         *(Stale("model", name, "it is not locked") for name in models),
@@ -104,6 +105,8 @@ def not_as_locked(
 
 def _model_fault(desired: Desired, spec: SlotSpec, seen: SlotObservation, unhashed: Collection[str]) -> str:
     model, pin = desired.registry.get(spec.model), desired.lock.models.get(spec.model)
+    if model and pin is None and names_commit(model.source):
+        return ""
     if model is None or pin is None:
         return "it is not locked"
     if why := void(model, pin):

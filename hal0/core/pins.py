@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from hal0.core.definition import digest
 from hal0.core.model import Source, SourceKind
 
 _SHORT = 16
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHOWN = 12
 
 
@@ -77,6 +79,11 @@ def repository(reference: str) -> str:
 def is_pinned_by_itself(reference: str) -> bool:
     """Return whether an image's reference names a digest: it can't mean another image tomorrow."""
     return "@" in reference
+
+
+def names_commit(source: Source) -> bool:
+    """Return whether a whole repository is named at a commit: its files can't be others tomorrow."""
+    return source.is_folder and bool(_COMMIT.fullmatch(source.revision))
 
 
 def source_name(source: Source) -> str:

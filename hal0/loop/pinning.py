@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hal0.core.locked import Stale, images_of
 from hal0.core.model import SourceKind, Version
-from hal0.core.pins import FilePin, ImagePin, Lock, ModelPin, source_name
+from hal0.core.pins import FilePin, ImagePin, Lock, ModelPin, names_commit, source_name
 from hal0.core.registry import ModelSpec
 from hal0.core.spec import Desired
 from hal0.core.wire import Json
@@ -71,6 +71,8 @@ class Pinner:
 
     def _keeps_model(self, spec: ModelSpec) -> bool:
         """Keep a pin that holds, unless it is chosen; return whether it is not to be found out now."""
+        if names_commit(spec.source):
+            return True  # there is nothing to find out
         if spec.name in self.choice.models:
             return False
         if spec.pin:
@@ -104,6 +106,7 @@ class Pinner:
 
     async def _model(self, spec: ModelSpec) -> AsyncIterator[Json]:
         yield {"event": "look", "kind": "model", "name": spec.name, "source": source_name(spec.source)}
+        await asyncio.to_thread(_check_files, spec)
         versions = await self._versions(spec)
         pins: list[FilePin] = []
         for path, version in zip(spec.files, versions, strict=True):
@@ -157,6 +160,14 @@ async def _ended(transfer: asyncio.Task[None]) -> None:
     if transfer.cancelled():
         raise StepFailed("the transfer was given up", hint="try again")
     transfer.result()
+
+
+def _check_files(spec: ModelSpec) -> None:
+    """Raise ``UsageError`` for a model that is a folder: its files are not locked one by one."""
+    if spec.source.is_folder:
+        raise UsageError("a whole repository is locked by its commit", hint="give it to `revision` of the Model")
+    if any(Path(path).is_dir() for path in spec.files):
+        raise UsageError(f"{spec.path} is a folder, and only files are locked", hint="give the Model a `source`")
 
 
 def _stat(path: str) -> tuple[int, int] | None:

@@ -47,7 +47,7 @@ def test_what_does_not_fit_is_told_with_what_to_do(up: Place) -> None:
     up.until(lambda: "embed" in up.states())
     wrong = up.hal0("capability", "enable", "embed", "embd")
     assert wrong.returncode == 1
-    assert "'embd' is no part of capability embed did you mean 'embed'?" in wrong.stderr
+    assert "'embd' is no part of capability embed (did you mean 'embed'?)" in wrong.stderr
     edited = up.hal0("slot", "edit", "embed", "--ctx-size", "5")
     assert edited.returncode == 1
     assert f"declared by capability embed at {up.root}/e.yaml:3" in edited.stderr

@@ -42,7 +42,7 @@ def test_the_daemon_is_asked_where_one_runs(place: Place) -> None:
         found = place.json("model", "fit", "m", "--ctx-size", "512")
         assert (found["model"], found["device"], found["context_size"]) == ("m", "cpu", 512)
         nobody = place.hal0("model", "fit", "mm")
-    assert (nobody.returncode, nobody.stderr) == (1, "error: there is no model 'mm' did you mean 'm'?\n")
+    assert (nobody.returncode, nobody.stderr) == (1, "error: there is no model 'mm' (did you mean 'm'?)\n")
 
 
 FIT: dict[str, Any] = {

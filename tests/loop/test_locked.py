@@ -246,6 +246,16 @@ async def test_an_image_that_names_its_digest_is_locked_by_that(scene: Scene) ->
     assert await refused(scene) == []
 
 
+async def test_a_repository_that_names_its_commit_is_locked_by_that(scene: Scene) -> None:
+    own = {"own.yaml": "kind: Profile\nname: own\nengine: vllm\nimage: x/y@" + NEW + "\n"}
+    text = "kind: Model\nname: w\nfetch: manual\nsource: {repo: org/w, revision: " + "c0" * 20 + "}\n"
+    served = {"chat.yaml": "kind: Slot\nname: chat\nmodel: w\nprofile: own\n"}
+    scene.declare(served, {"w.yaml": text}, own)
+    assert await refused(scene) == []
+    scene.declare({"w.yaml": text.replace("c0" * 20, "main")}, served, own)
+    assert await refused(scene) == ["model w: it is not locked"]
+
+
 async def test_without_locked_what_has_no_pin_is_applied(scene: Scene) -> None:
     scene.declare(slots("chat"))
     events = [event async for event in apply(scene.reconciler, ApplyRequest(timeout=0))]

@@ -186,6 +186,22 @@ async def test_what_cannot_be_locked_is_named_and_the_rest_is_locked(scene: Scen
     assert root.lock.images.keys() == {IMAGE}
 
 
+async def test_a_folder_is_locked_by_the_commit_that_it_names(scene: Scene) -> None:
+    texts = {
+        "at": "source: {repo: org/at, revision: " + "c0" * 20 + "}",
+        "of": "source: {repo: org/of}",
+        "own": "path: own",
+    }
+    (scene.folder / "models" / "own").mkdir()
+    root = Root(scene, {f"{name}.yaml": f"kind: Model\nname: {name}\n{key}\n" for name, key in texts.items()})
+    end = await root.locked(UPGRADE)
+    assert {each["name"]: each["why"] for each in end["open"]} == {
+        "of": "a whole repository is locked by its commit (give it to `revision` of the Model)",
+        "own": f"{scene.folder}/models/own is a folder, and only files are locked (give the Model a `source`)",
+    }
+    assert [each["name"] for each in (await locked(scene.reconciler))["unpinned"]] == ["of", "own"]
+
+
 async def test_a_pin_survives_a_hub_that_is_away(scene: Scene) -> None:
     root = Root(scene, HUB)
     scene.fetcher.versions["big.gguf"] = Version("c0ffee", "a" * 64, 5)
