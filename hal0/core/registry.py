@@ -83,8 +83,8 @@ class ModelSpec:
             yield replace(file, source=source, sha256=pin.sha256 if pin else file.sha256, pin=pin)
 
     def _declared_files(self) -> list[RemoteFile]:
-        paths = parts(self.path)
-        files = [RemoteFile(_part_of(self.source, at, len(paths)), path, self.sha256) for at, path in enumerate(paths)]
+        parted = zip(part_sources(self.source), parts(self.path), strict=True)
+        files = [RemoteFile(source, path, self.sha256) for source, path in parted]
         if self.mmproj and self.source.kind is SourceKind.HUB:
             # It lies beside the model in the repository, as it does here.
             file = posixpath.join(posixpath.dirname(self.source.file), posixpath.basename(self.mmproj))
@@ -158,11 +158,9 @@ def _mmproj(mmproj: str | None, path: str, source: Source, model_dir: str) -> st
     return posixpath.normpath(posixpath.join(model_dir, mmproj))
 
 
-def _part_of(source: Source, at: int, count: int) -> Source:
-    """Return where one part of a split model comes from; ``at`` counts from 0."""
-    if count == 1:
-        return source
+def part_sources(source: Source) -> tuple[Source, ...]:
+    """Return where each part of a split model comes from, by the source of any of them; of another one itself."""
     if source.kind is SourceKind.HUB:
-        return Source(SourceKind.HUB, repo=source.repo, file=parts(source.file)[at], revision=source.revision)
-    before, query, after = source.url.partition("?")
-    return Source(SourceKind.URL, url=parts(before)[at] + query + after)
+        return tuple(replace(source, file=name) for name in parts(source.file))
+    before, mark, query = source.url.partition("?")
+    return tuple(replace(source, url=name + mark + query) for name in parts(before))

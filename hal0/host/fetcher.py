@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from hal0.core.model import ListedFile, Phase, Progress, Source, SourceKind, Version
 from hal0.core.modelpath import parts
+from hal0.core.registry import part_sources
 from hal0.errors import StepFailed
 from hal0.host.threads import Wire, in_thread
 
@@ -189,10 +190,6 @@ async def _asked(ask: Callable[[], T], source: Source) -> T:
 
 def _parts_of(source: Source, path: str) -> Iterator[tuple[Source, Path]]:
     """Yield each file of a split model with its source; none where it is one file."""
-    before, mark, query = source.url.partition("?")
-    files, urls, paths = parts(source.file), parts(before), parts(path)
-    theirs = files if source.kind is SourceKind.HUB else urls
-    if len(paths) > 1 and len(theirs) == len(paths):
-        for name, each in zip(theirs, paths, strict=True):
-            is_hub = source.kind is SourceKind.HUB
-            yield (replace(source, file=name) if is_hub else replace(source, url=name + mark + query)), Path(each)
+    sources, paths = part_sources(source), parts(path)
+    if len(sources) == len(paths) > 1:
+        yield from zip(sources, map(Path, paths), strict=True)
