@@ -331,7 +331,8 @@ def _with_ports(
     """Give every slot a port: its own, the one it had, or the next free one. Returns the slots left without, too."""
     holders = {spec.port: name for name, spec in kept.items()}
     taken = {*holders, parse_listen(host.listen)[1], *(spec.port for spec in good.values())}
-    free = [port for port in range(host.ports[0], host.ports[1] + 1) if port not in taken]
+    # In their order: a dict, as each slot takes one out.
+    free = dict.fromkeys(port for port in range(host.ports[0], host.ports[1] + 1) if port not in taken)
     placed, failed = dict(kept), dict[str, str]()
     # Those that can have the port they had come first: nobody is moved for the sake of another.
     for name, spec in sorted(
@@ -342,7 +343,7 @@ def _with_ports(
             failed[name] = f"port {port} is held by slot {holders[port]!r}, which stays as it was until all is well"
         elif port:
             placed[name] = replace(spec, port=port)
-            free = [other for other in free if other != port]
+            free.pop(port, None)
         else:
             failed[name] = "no free port in {}-{}: widen slot_ports of the Host manifest".format(*host.ports)
     return placed, failed

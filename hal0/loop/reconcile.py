@@ -169,7 +169,7 @@ class Reconciler:
         desired = await self.source.load()
         if not desired.problems:  # else a slot may be among them only because nothing is removed now
             self.store.drop_deletions(desired.slots)
-            self.actor.transfers.keep([model.download for model in desired.registry.values() if model.download])
+            self.actor.transfers.keep(model.download for model in desired.registry.values())
         if desired is not self.desired:
             self.store.set_generation(desired.generation, desired.content)
             self.desired = desired

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -89,7 +89,7 @@ class Transfers:
         """The models that are on their way, by name."""
         return {download.model: transfer for download, transfer in self._far.items()}
 
-    def keep(self, downloads: Collection[Download]) -> None:
+    def keep(self, downloads: Iterable[Download | None]) -> None:
         """Give up the downloads that are none of these; what is here of them is gone on with when they come again."""
         kept = frozenset(downloads) if self._tasks or self._refused else frozenset()
         for wanted, task in self._tasks.items():
