@@ -62,11 +62,14 @@ async def pull(reconciler: Reconciler, name: str) -> AsyncIterator[Json]:
     """Fetch a declared model, or join whoever does, and yield how far it is: a begin, transfers, and an end.
 
     It goes on when nobody listens any more. Raises before that: ``NotFound``, ``UsageError`` for a model without a
-    source. Raises what the download failed with.
+    source, ``Conflict`` where another file is known to be in its place. Raises what the download failed with.
     """
     spec, download = _fetched(reconciler, name)
     yield {"event": "begin", "model": spec.name, "path": spec.path, "source": source_json(spec.source)}
     was_here = are_right(spec.files, spec.pins, reconciler.store.digests) == Known(value=True)
+    if was_here and _digest(reconciler, await _entry(reconciler, name)).is_right is False:
+        hint = f"hal0 model rm {spec.name}, then pull it; or mend its `sha256` ({spec.place})"
+        raise Conflict(f"{spec.path} is there, and is not what its manifest says", hint=hint)
     if not was_here:
         async for event in _transferred(reconciler, download):
             yield event

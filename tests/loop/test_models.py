@@ -266,6 +266,17 @@ async def test_a_model_that_another_process_fetches_is_not_removed(
     assert (there.exists(), half.exists()) == (False, False)
 
 
+async def test_a_pull_does_not_call_another_file_the_model(scene: Scene) -> None:
+    scene.declare({"big.yaml": MANUAL["big.yaml"] + f"sha256: {'a' * 64}\n"})
+    await scene.settle()
+    put(scene, "org/repo/big.gguf")
+    assert (await events(models.pull(scene.reconciler, "big")))[-1]["was_here"] is True  # nobody has hashed it
+    await events(models.verify(scene.reconciler, "big"))
+    with pytest.raises(Conflict, match="is not what its manifest says") as caught:
+        await events(models.pull(scene.reconciler, "big"))
+    assert "hal0 model rm big" in caught.value.hint
+
+
 async def test_half_a_folder_is_removed_once_no_other_process_fills_it(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
