@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hal0.core.findings import Cgroups, Volume
 from hal0.host.cgroups import CGROUPS
+from hal0.host.machine import closest
 from hal0.host.scope import Scope
 from hal0.host.sockets import listens
 
@@ -87,8 +88,8 @@ def _volume(mount: Path, uses: Iterable[str]) -> Volume:
 
 def _mount(path: Path) -> Path:
     """Return where the file system of a path is mounted; one that is not there yet will be on that of its parent."""
-    there = next(each for each in (path, *path.parents) if each.exists())
-    return next((each for each in (there.resolve(), *there.resolve().parents) if each.is_mount()), there)
+    there = closest(path).resolve()
+    return next((each for each in (there, *there.parents) if each.is_mount()), there)
 
 
 def _said(*command: str) -> str:

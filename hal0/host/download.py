@@ -15,6 +15,7 @@ from typing import TypeAlias
 from hal0.core.model import Phase
 from hal0.core.quantity import show_size
 from hal0.errors import StepFailed, WrongFile
+from hal0.host.machine import closest
 from hal0.host.part import MAKE_ROOM, Origin, Part, held
 from hal0.host.threads import Wire
 from hal0.host.webfile import Body, Lost, NotResumed, Patience, Remote, opened
@@ -87,8 +88,7 @@ def is_right(path: Path, sha256: str, told: Told, wire: Wire) -> bool:
 
 def check_room(folder: Path, need: int, reserve: int) -> None:
     """Raise ``StepFailed`` unless a folder's disk has room for so many bytes, and some to spare."""
-    there = next(each for each in (folder, *folder.parents) if each.exists())
-    found = os.statvfs(there)
+    found = os.statvfs(closest(folder))
     free = found.f_bavail * found.f_frsize
     if free < need + reserve:
         says = f"{show_size(free)} are free, {show_size(need)} are to come, and {show_size(reserve)} stay free"

@@ -1,17 +1,17 @@
-"""Devices of GPUs, who may open them, and CDI's descriptions of them."""
+"""Devices of GPUs, who may open them, and which of those that slots need are missing."""
 
 from __future__ import annotations
 
 import grp
 import os
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from hal0.core.findings import Gpu
+from hal0.core.hardware import Cdi
 from hal0.host.cgroups import read
+from hal0.host.machine import cdi
 
-_CDI = ("etc/cdi", "run/cdi")
 _DISPLAY = "0x03"
 """How the PCI class of a display device begins."""
 
@@ -33,19 +33,15 @@ def driverless(root: Path = Path("/")) -> tuple[str, ...]:
 
 def missing(devices: Iterable[str], root: Path = Path("/")) -> tuple[str, ...]:
     """Return those of a slot's devices that are not there: paths, and names of CDI that no file describes."""
-    return tuple(device for device in devices if not _is_there(device, root))
+    described = cdi(root)
+    return tuple(device for device in devices if not _is_there(device, root, described))
 
 
-def _is_there(device: str, root: Path) -> bool:
+def _is_there(device: str, root: Path, described: Cdi) -> bool:
+    """Return whether a device is there; where a file of CDI can't be read, it may describe any."""
     if device.startswith("/"):
         return (root / device.partition(":")[0].lstrip("/")).exists()
-    kind = re.compile(rf'kind"?\s*:\s*"?{re.escape(device.partition("=")[0])}"?\s*(,|$)', re.MULTILINE)
-    return any(kind.search(read(file) or "") for file in _cdi_files(root))
-
-
-def _cdi_files(root: Path) -> Iterator[Path]:
-    for folder in _CDI:
-        yield from (file for file in (root / folder).glob("*") if file.suffix in {".yaml", ".yml", ".json"})
+    return device in described.names or bool(described.unread)
 
 
 def _gpu(root: Path, node: str, driver: str) -> Gpu:

@@ -61,19 +61,23 @@ _LONGEST_CDI = 1 << 20
 def platform(root: Path) -> Platform:
     """Return what of a machine stays. Never raises: a file that can't be read says nothing."""
     cpu = _cpu(root)
-    return Platform(cpu, tuple(drm.npus(root)), _virt(root), _cdi(root), drm.gfx(root))
+    return Platform(cpu, tuple(drm.npus(root)), _virt(root), cdi(root), drm.gfx(root))
 
 
 def disk(folder: str, root: Path) -> Fact[Disk]:
     """Return the disk of a folder, or of the closest folder above it that is there."""
-    path = Path(folder)
     try:
-        there = next(place for place in (path, *path.parents) if place.exists())
+        there = closest(Path(folder))
         found = os.statvfs(there)
     except OSError as error:
         return Unknown(f"{folder}: {error.strerror}")
     kind = _filesystem(root, there.resolve())
     return Known(Disk(folder, kind, found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize))
+
+
+def closest(path: Path) -> Path:
+    """Return a path, or of the folders above it the closest one that is there."""
+    return next(place for place in (path, *path.parents) if place.exists())
 
 
 def _filesystem(root: Path, path: Path) -> str:
@@ -134,7 +138,8 @@ def _container(root: Path) -> str:
     return next((name for mark, name in marks.items() if (root / mark).exists()), "")
 
 
-def _cdi(root: Path) -> Cdi:
+def cdi(root: Path) -> Cdi:
+    """Return the devices that CDI's files define, and the files that can't be read."""
     names, unread = list[str](), list[str]()
     for folder in _CDI:
         for file in sorted((root / folder).glob("*")):

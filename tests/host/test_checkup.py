@@ -156,8 +156,8 @@ def test_a_display_that_no_driver_has_taken_is_named_by_its_address_and_id(tmp_p
 @pytest.mark.parametrize(
     "text",
     [
-        "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: []\n",
-        '{"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "d": []}',
+        "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: [{name: all}]\n",
+        '{"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": [{"name": "all"}]}',
     ],
 )
 def test_devices_are_paths_or_names_that_a_cdi_file_describes(tmp_path: Path, text: str) -> None:
@@ -166,6 +166,8 @@ def test_devices_are_paths_or_names_that_a_cdi_file_describes(tmp_path: Path, te
     assert gpus.missing(devices, tmp_path) == devices[1:]
     put(tmp_path / "etc/cdi/nvidia.yaml", text)
     assert gpus.missing(devices, tmp_path) == (devices[1], devices[3])
+    put(tmp_path / "etc/cdi/other.yaml", "none of CDI's")
+    assert gpus.missing(devices, tmp_path) == (devices[1],)
 
 
 # The machine.
