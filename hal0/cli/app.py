@@ -15,6 +15,7 @@ from hal0.cli.params import (
     Atomic,
     Detailed,
     Limit,
+    Panel,
     PruneAll,
     Root,
     Runtime,
@@ -29,15 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(app_slot.app, name="slot")
-app.add_typer(app_care.app)
-app.add_typer(app_care.upstream, name="upstream")
-app.add_typer(app_import.app, name="import")
-app.command("probe")(app_host.probe)
-app.add_typer(app_model.app, name="model")
-app.command("lock")(app_lock.lock)
-app.add_typer(app_profile.app, name="profile")
-app.add_typer(app_capability.app, name="capability")
 
 
 def _show_version(wanted: bool) -> None:
@@ -58,7 +50,7 @@ def root(
     """Inference slots on this machine, declared in files."""
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.MANIFESTS)
 def validate(path: Root = None, runtime: Runtime = "auto", as_json: AsJson = False, scope: ScopeName = None) -> None:
     """Check manifests: every error of every file, with its line. Needs no host."""
     from hal0.cli import manifests
@@ -66,7 +58,7 @@ def validate(path: Root = None, runtime: Runtime = "auto", as_json: AsJson = Fal
     raise typer.Exit(manifests.validate(path, runtime=runtime, scope=scope, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.MANIFESTS)
 def schema() -> None:
     """Print the manifests' JSON Schema, for editors."""
     from hal0.cli import manifests
@@ -74,7 +66,7 @@ def schema() -> None:
     manifests.schema()
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.MANIFESTS)
 def plan(
     path: Root = None,
     limit: Limit = None,
@@ -92,7 +84,7 @@ def plan(
     raise typer.Exit(command.plan(options, show_diff=diff, detailed=detailed, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.MANIFESTS)
 def diff(
     path: Root = None,
     limit: Limit = None,
@@ -106,7 +98,7 @@ def diff(
     raise typer.Exit(command.diff(Options(path, limit, False, runtime, scope), detailed=detailed))
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.MANIFESTS)
 def apply(
     path: Root = None,
     check: Annotated[bool, typer.Option("--check", help="Only show the plan.")] = False,
@@ -135,7 +127,7 @@ def apply(
     raise typer.Exit(applying.apply(options, how, show_diff=diff, detailed=detailed, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.HOST)
 def serve(
     path: Root = None,
     listen: Annotated[str | None, typer.Option(help="Address and port; by default the Host manifest's.")] = None,
@@ -148,7 +140,7 @@ def serve(
     raise typer.Exit(command.serve(path, listen=listen, runtime=runtime, scope=scope))
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.HOST)
 def install(
     manifests: Annotated[Path | None, typer.Option(help="Manifest root that the daemon serves.")] = None,
     start: Annotated[bool, typer.Option("--start/--no-start", help="Enable and start the daemon.")] = True,
@@ -160,7 +152,7 @@ def install(
     raise typer.Exit(command.install(manifests, start=start, scope=scope))
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.LOOK)
 def status(as_json: AsJson = False, path: Root = None, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
     """Show the state of everything: manifests, slots, drift."""
     from hal0.cli import look
@@ -168,7 +160,7 @@ def status(as_json: AsJson = False, path: Root = None, runtime: Runtime = "auto"
     raise typer.Exit(look.status(Options(path, None, False, runtime, scope), as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.MANIFESTS)
 def history(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=1000, help="How many of the last applies.")] = 20,
     as_json: AsJson = False,
@@ -182,7 +174,7 @@ def history(
     raise typer.Exit(command.history(options, lines=lines, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.MANIFESTS)
 def rollback(
     rev: Annotated[
         str,
@@ -203,7 +195,7 @@ def rollback(
     raise typer.Exit(applying.rollback(options, rev, applying.How(timeout, atomic), force=force, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.LOOK)
 def why(name: SlotName, as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
     """Tell what happened to a slot last and why: rules, revisions, requests and people behind it."""
     from hal0.cli import why as command
@@ -211,7 +203,7 @@ def why(name: SlotName, as_json: AsJson = False, runtime: Runtime = "auto", scop
     raise typer.Exit(command.why(Options(runtime=runtime, scope=scope), name, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.LOOK)
 def route(
     model: Annotated[
         str | None, typer.Argument(help="Model as a client names it; none is a request without one.")
@@ -227,7 +219,7 @@ def route(
     raise typer.Exit(look.route(Options(runtime=runtime, scope=scope), model, at, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.LOOK)
 def chat(
     slot: Annotated[
         str | None,
@@ -240,3 +232,14 @@ def chat(
     from hal0.cli import chat as command
 
     raise typer.Exit(command.chat(Options(scope=scope), slot, system=system))
+
+
+app.add_typer(app_slot.app, name="slot", rich_help_panel=Panel.PARTS)
+app.add_typer(app_care.app)
+app.add_typer(app_care.upstream, name="upstream", rich_help_panel=Panel.PARTS)
+app.add_typer(app_import.app, name="import", rich_help_panel=Panel.MANIFESTS)
+app.command("probe", rich_help_panel=Panel.HOST)(app_host.probe)
+app.add_typer(app_model.app, name="model", rich_help_panel=Panel.PARTS)
+app.command("lock", rich_help_panel=Panel.MANIFESTS)(app_lock.lock)
+app.add_typer(app_profile.app, name="profile", rich_help_panel=Panel.PARTS)
+app.add_typer(app_capability.app, name="capability", rich_help_panel=Panel.PARTS)

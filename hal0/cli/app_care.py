@@ -9,7 +9,7 @@ import typer
 
 from hal0.cli.complete import upstreams
 from hal0.cli.options import Options
-from hal0.cli.params import AsJson, Root, Runtime, ScopeName
+from hal0.cli.params import AsJson, Panel, Root, Runtime, ScopeName
 
 app = typer.Typer()
 upstream = typer.Typer(help="Look at upstreams, and try them.", no_args_is_help=True)
@@ -23,7 +23,7 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.HOST)
 def doctor(path: Root = None, as_json: AsJson = False, runtime: Runtime = "auto", scope: ScopeName = None) -> None:
     """Look for what keeps hal0 from working here, and say how to mend it. Changes nothing; exits 3 where a check fails.
 
@@ -35,7 +35,7 @@ def doctor(path: Root = None, as_json: AsJson = False, runtime: Runtime = "auto"
     raise typer.Exit(command.doctor(Options(path, None, False, runtime, scope), as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.HOST)
 def version(as_json: AsJson = False) -> None:
     """Print which hal0 this is, and what it runs on."""
     from hal0.cli import version as command
@@ -43,7 +43,7 @@ def version(as_json: AsJson = False) -> None:
     raise typer.Exit(command.version(as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.HOST)
 def completion(shell: Annotated[Shell, typer.Argument(help="Whose script to print.")]) -> None:
     """Print the script that has a shell complete commands, options and the names of slots.
 
@@ -82,7 +82,7 @@ def upstream_test(
     raise typer.Exit(command.test(Options(runtime=runtime, scope=scope), name, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.HOST)
 def uninstall(
     purge: Annotated[
         bool, typer.Option("--purge", help="Remove what hal0 remembers, too: its own files in the state directory.")

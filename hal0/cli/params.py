@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -43,3 +44,12 @@ ContextSize = Annotated[int | None, typer.Option("--ctx-size", min=0, help="Toke
 Provider = Annotated[
     str | None, typer.Option("--provider", "--profile", help="Profile that runs the engine; '' is the hardware's own.")
 ]
+
+
+class Panel(StrEnum):
+    """The parts of ``hal0 --help``."""
+
+    MANIFESTS = "Manifests"
+    LOOK = "What is, and why"
+    PARTS = "Slots, models and what they stand on"
+    HOST = "This machine"
