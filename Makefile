@@ -54,19 +54,22 @@ run: $(VENV)/.run $(MODEL)  ## Serve manifests/quickstart on http://127.0.0.1:80
 	@exec env HAL0_STATE=$(STATE) HAL0_RUN=$(STATE)/run HAL0_MODELS=$(CURDIR)/$(MODELS) HAL0_GREET=1 \
 	  $(BIN)/hal0 serve manifests/quickstart --runtime process
 
-.PHONY: check
-check: $(VENV)/.dev  ## Format, lint, types, import contracts and the fast tests: under a minute
+.PHONY: lint
+lint: $(VENV)/.dev  ## Format, lint, types and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hal0 validate manifests/quickstart
+
+.PHONY: check
+check: lint  ## All of lint, and the fast tests: some minutes
 	$(BIN)/python -m pytest -q -n auto -m 'not realhost and not embedded and not daemon'
 
 .PHONY: test
 test: $(VENV)/.dev $(MODEL)  ## Every test: the embedded engine, and a booted systemd with podman
 	$(BIN)/python -m tests.realhost.requirements
-	HAL0_TEST_MODEL=$(CURDIR)/$(MODEL) $(BIN)/python -m pytest
+	HAL0_TEST_MODEL=$(CURDIR)/$(MODEL) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: bench
 bench: $(VENV)/.dev $(MODEL)  ## Measure: start-up, planning, the loop and the lifecycle on a real host, /v1 beside nginx (BENCH="--only proxy")

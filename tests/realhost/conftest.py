@@ -58,9 +58,10 @@ def realhost_binds(realhost_cache: Path) -> dict[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def box(realhost_cache: Path, realhost_binds: dict[Path, Path]) -> Iterator[Box]:
-    """A freshly booted box of one test module: no containers, cached images."""
-    with Box.boot(realhost_cache / "state", realhost_binds) as booted:
+def box(realhost_cache: Path, realhost_binds: dict[Path, Path], worker_id: str) -> Iterator[Box]:
+    """A freshly booted box of one test module: no containers, cached images. Runners side by side have one each."""
+    state = "state" if worker_id in {"master", "gw0"} else f"state-{worker_id}"
+    with Box.boot(realhost_cache / state, realhost_binds) as booted:
         yield booted
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,10 +42,11 @@ SLOT_URL = "http://127.0.0.1:8081"
 QUESTION = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8, "temperature": 0}
 
 
-def _cgroups() -> set[str]:
+def _cgroups(runner: int) -> set[str]:
+    """The cgroups of a test runner's boxes: another one may run beside it."""
     root = cgroup2_mount()
     assert root is not None
-    return {path.name for path in root.glob(f"{CGROUP_PREFIX}*")}
+    return {path.name for path in root.glob(f"{CGROUP_PREFIX}{runner}-*")}
 
 
 def _pids_in(namespace: str) -> list[str]:
@@ -202,15 +204,15 @@ def test_the_crash_image_exits_with_3(box: Box, engine: Engine) -> None:
 
 
 def test_nothing_is_left_after_shutdown(realhost_cache: Path) -> None:
-    mounts, cgroups = Path("/proc/self/mountinfo").read_text(), _cgroups()
+    mounts, cgroups = Path("/proc/self/mountinfo").read_text(), _cgroups(os.getpid())
     with Box.boot(realhost_cache / "state-2") as other:
         other.run("systemd-run", "--unit=lives", "sleep", "infinity")
         namespace = str(Path(f"/proc/{other.pid}/ns/pid").readlink())
         assert len(_pids_in(namespace)) > 2
-        assert _cgroups() != cgroups
+        assert _cgroups(os.getpid()) != cgroups
     assert _pids_in(namespace) == []
     assert Path("/proc/self/mountinfo").read_text() == mounts
-    assert _cgroups() == cgroups
+    assert _cgroups(os.getpid()) == cgroups
     assert sorted(path.name for path in (realhost_cache / "state-2").iterdir()) == ["lock", "rootless", "storage"]
 
 
@@ -226,7 +228,6 @@ time.sleep(600)
 
 
 def test_a_killed_test_runner_takes_its_box_along(realhost_cache: Path) -> None:
-    cgroups = _cgroups()
     command = [sys.executable, "-c", KILLED_RUNNER, str(realhost_cache / "state-2")]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as runner:
         assert runner.stdout is not None
@@ -236,4 +237,4 @@ def test_a_killed_test_runner_takes_its_box_along(realhost_cache: Path) -> None:
     # The lock is the dead runner's until its box is gone, so that this boot waits for just that.
     with Box.boot(realhost_cache / "state-2"):
         assert _pids_in(namespace) == []
-    assert _cgroups() == cgroups
+    assert _cgroups(runner.pid) == set()
