@@ -53,6 +53,12 @@ class StepWaits(Hal0Error):
     exit_code = 3
 
 
+class DaemonCame(Hal0Error):
+    """The daemon came up while a command waited to act in its own process. Nothing was done."""
+
+    exit_code = 4
+
+
 class LockHeld(Hal0Error):
     """Another hal0 is acting on this host."""
 

@@ -12,14 +12,17 @@ def main() -> None:
     from typer import BadParameter
 
     from hal0.cli.app import app
-    from hal0.errors import Hal0Error
+    from hal0.errors import DaemonCame, Hal0Error
 
     # 2 is what `--detailed-exitcode` tells of changes: a command that can't be taken is 1.
     for kind in BadParameter.__mro__:
         if kind.__name__ == "UsageError":
             kind.exit_code = 1  # type: ignore[attr-defined]
     try:
-        app()
+        try:
+            app()
+        except DaemonCame:
+            app()  # it is the daemon's to do: nothing was done yet
     except Hal0Error as error:
         if "--debug" in sys.argv:
             raise

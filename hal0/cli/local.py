@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from hal0.cli import show
+from hal0.cli import client, show
 from hal0.cli.client import place
 from hal0.cli.options import Options
 from hal0.core.explain import endpoint_of, explain
 from hal0.core.routes import routes
 from hal0.core.wire import Json
-from hal0.errors import UsageError
+from hal0.errors import DaemonCame, UsageError
 from hal0.host.lock import host_lock
 from hal0.loop import capabilities as of_capabilities
 from hal0.loop import operations
@@ -52,8 +53,24 @@ async def acting(options: Options) -> AsyncIterator[Reconciler]:
     from hal0.loop.daemon import running  # only here: who looks needs none of it
 
     found = acting_settings(options)
-    async with running(found, leave=leave(options), patience=_LOCK_PATIENCE, told=show.note) as reconciler:
+    told = _Waiting(options.scope)
+    async with running(found, leave=leave(options), patience=_LOCK_PATIENCE, told=told) as reconciler:
         yield reconciler
+
+
+@dataclass
+class _Waiting:
+    """Says once that another hal0 is waited for; one that turns out to be the daemon is to be asked."""
+
+    scope: str | None
+    _is_said: bool = False
+
+    def __call__(self, why: str) -> None:
+        if client.is_running(self.scope):
+            raise DaemonCame("the daemon came up meanwhile", hint="try again")
+        if not self._is_said:
+            show.note(why)
+            self._is_said = True
 
 
 def leave(options: Options) -> Leave:
@@ -74,7 +91,8 @@ async def looking(options: Options) -> AsyncIterator[Reconciler]:
 async def owning(options: Options) -> AsyncIterator[Reconciler]:
     """Open the host as ``looking`` does, once no other hal0 acts on it; what is learned of files is kept."""
     found = settings(options.path, options.runtime, options.scope)
-    with host_lock(found.scope.state_dir, patience=_LOCK_PATIENCE), open_store(found) as store:
+    told = _Waiting(options.scope)
+    with host_lock(found.scope.state_dir, patience=_LOCK_PATIENCE, told=told), open_store(found) as store:
         async with open_host(found) as (runtime, prober):
             yield make_reconciler(found, store, runtime, prober)
 

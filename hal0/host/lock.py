@@ -18,8 +18,8 @@ _POLL = 0.2
 def host_lock(state_dir: Path, *, patience: float = 0.0, told: Callable[[str], object] | None = None) -> Iterator[None]:
     """Hold the lock of a state directory; wait for it ``patience`` seconds at the most, then raise ``LockHeld``.
 
-    ``told`` is called with a sentence when it has to wait. The kernel releases the lock with the process, however that
-    ends.
+    ``told`` is called with a sentence for as long as it has to wait, a few times a second, and may raise. The kernel
+    releases the lock with the process, however that ends.
     """
     path = state_dir / "lock"
     try:
@@ -48,5 +48,4 @@ def _acquire(handle: int, path: Path, patience: float, told: Callable[[str], obj
             raise LockHeld(held, hint="wait for it, or talk to it")
         if told:
             told(f"{held}: waiting for it")
-            told = None
         time.sleep(_POLL)

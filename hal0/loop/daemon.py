@@ -41,7 +41,7 @@ async def running(
 ) -> AsyncIterator[Reconciler]:
     """Run the loop on this host for as long as the context lasts: under the host's lock, watching everything.
 
-    The lock is waited for ``patience`` seconds at the most, and ``told`` is called with a sentence when that begins.
+    The lock is waited for ``patience`` seconds at the most, and ``told`` is as ``host_lock`` has it.
     ``stop_children``: at the end, stop the slots of the process runtime. Those of systemd run on in any case.
     """
     with host_lock(settings.scope.state_dir, patience=patience, told=told), open_store(settings) as store:

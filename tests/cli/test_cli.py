@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import http.server
 import json
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -10,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import hal0
+from hal0.host.lock import host_lock
 
-from .conftest import Place, free_port
+from .conftest import DEADLINE, MODEL, Place, free_port
 
 HEAVY = ("aiohttp", "podman", "dbus_next", "prometheus_client", "pydantic", "jinja2", "ruamel", "asyncio")
 
@@ -225,7 +228,44 @@ def test_a_second_daemon_is_refused_and_told_of_the_first(place: Place) -> None:
         assert place.states() == {"chat": "ready"}
 
 
-# A daemon that goes away.
+# A daemon that comes up, and one that goes away.
+
+
+class Verifying(http.server.BaseHTTPRequestHandler):
+    """Answers as a daemon that was asked to hash a model."""
+
+    def do_POST(self) -> None:
+        event = {"event": "end", "model": self.path, "files": [], "verified": True, "by": "manifest", "sha256": "f"}
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(event).encode() + b"\n")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def address_string(self) -> str:
+        return "unix"
+
+
+def test_a_command_that_waits_to_act_asks_the_daemon_that_comes_up_meanwhile(place: Place) -> None:
+    """It held the host before it listened: the command waited for a lock that was never to be free."""
+    argv = [sys.executable, "-m", "hal0.cli", "model", "verify", "m", "--runtime", "process"]
+    path = place.folder / "run" / "hal0.sock"
+    path.parent.mkdir()
+    place.put("m.yaml", MODEL)
+    with (
+        host_lock(place.folder / "state"),
+        subprocess.Popen(argv, env=place.env, cwd=place.folder, stdout=-1, stderr=-1, text=True) as waiting,
+    ):
+        assert waiting.stderr is not None
+        assert "is acting on this host: waiting for it" in waiting.stderr.readline()
+        with socketserver.ThreadingUnixStreamServer(str(path), Verifying) as daemon:
+            serving = threading.Thread(target=daemon.serve_forever)
+            serving.start()
+            said, _ = waiting.communicate(timeout=DEADLINE)
+            daemon.shutdown()
+            serving.join()
+    assert (waiting.returncode, said) == (0, "/api/models/verify: as its manifest says\n")
 
 
 @pytest.fixture
