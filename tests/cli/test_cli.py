@@ -235,6 +235,7 @@ class Verifying(http.server.BaseHTTPRequestHandler):
     """Answers as a daemon that was asked to hash a model."""
 
     def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))  # what is left unread resets the connection
         event = {"event": "end", "model": self.path, "files": [], "verified": True, "by": "manifest", "sha256": "f"}
         self.send_response(200)
         self.end_headers()

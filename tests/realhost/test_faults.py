@@ -84,6 +84,7 @@ def test_drift_is_told_from_the_file_over_the_loaded_unit_to_the_container(host:
     host.shell.write(path, edited)
     host.systemctl("daemon-reload")
     host.systemctl("restart", "hal0-slot@chat.service")
+    host.until("the edited container", lambda: "EXTRA=1" in _environment(host))  # systemd may have to try twice
     host.shell.write(path, declared)
     host.systemctl("daemon-reload")
     host.until(
@@ -94,6 +95,11 @@ def test_drift_is_told_from_the_file_over_the_loaded_unit_to_the_container(host:
     host.manifest("chat.toml", slot_manifest("chat"))
     host.healed("chat", after="args: --ctx-size 256 -> --ctx-size 512")
     assert host.shell.read(path).partition("[X-Hal0]")[0] == declared.partition("[X-Hal0]")[0]
+
+
+def _environment(host: Host) -> str:
+    found = host.shell.run("podman", "inspect", "--format", "{{.Config.Env}}", "hal0-slot-chat", check=False)
+    return found.stdout
 
 
 def _drift(host: Host) -> set[str]:
